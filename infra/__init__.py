@@ -1,0 +1,1 @@
+"""The platform library: nothing in it knows coupons, points or sales."""
