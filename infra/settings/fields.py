@@ -58,6 +58,7 @@ class Settings(BaseModel):
     operations_port: Port = 0
     drain_seconds: Seconds = 8.0  # the whole drain; what is not done by then is cut off
     bind_retry_seconds: Seconds = 5.0  # a taken port may only be somebody's outgoing connection
+    git_sha: str = ""  # what was built, for promo_build_info
     test_mode: bool = False
 
     # logs, traces, errors
