@@ -1,12 +1,48 @@
-"""Which ports the stack may use: the usual ones, or free ones where the usual are taken."""
+"""Which ports the stack uses: the usual ones, or free ones where the usual are taken."""
 
 import random
 import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from infra.local.child import StartFailed
 
 FREE_FROM, FREE_TO = 20000, 32767  # below the range that outgoing connections take theirs from
 TRIES_MAX = 500
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A port somebody needs. `setting` is the name it was set explicitly under, if it was: then it is not replaced."""
+
+    name: str
+    port: int | None
+    setting: str | None = None
+
+
+def choose(wishes: Iterable[Wish]) -> dict[str, int]:
+    """A port for each wish, all different: the one wished for if it is free, else any free one.
+
+    :raises StartFailed: a port that was set explicitly is taken, or set twice.
+    """
+    wishes = sorted(wishes, key=lambda wish: wish.setting is None)  # what was set explicitly comes first
+    chosen: dict[str, int] = {}
+    for wish in wishes:
+        if wish.port is not None and wish.port not in chosen.values() and is_free(wish.port):
+            chosen[wish.name] = wish.port
+        elif wish.setting is not None:
+            raise StartFailed(f"port {wish.port} ({wish.setting}) is taken: free it, or set {wish.setting} to another")
+        else:
+            chosen[wish.name] = _free_port(besides=set(chosen.values()))
+    return chosen
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different free ports below 32768, drawn at random: two stacks that start at once rarely meet.
+
+    :raises StartFailed: there are not so many.
+    """
+    return list(choose(Wish(str(number), None) for number in range(count)).values())
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -20,16 +56,9 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         return True
 
 
-def free_ports(count: int) -> list[int]:
-    """So many different free ports below 32768, drawn at random: two stacks that start at once rarely meet.
-
-    :raises StartFailed: there are not so many.
-    """
-    found: set[int] = set()
+def _free_port(besides: set[int]) -> int:
     for _ in range(TRIES_MAX):
-        if len(found) == count:
-            return list(found)
         port = random.randint(FREE_FROM, FREE_TO)  # noqa: S311 - a draw, no secret
-        if port not in found and is_free(port):
-            found.add(port)
-    raise StartFailed(f"found only {len(found)} of {count} free ports between {FREE_FROM} and {FREE_TO}")
+        if port not in besides and is_free(port):
+            return port
+    raise StartFailed(f"found no free port between {FREE_FROM} and {FREE_TO}")

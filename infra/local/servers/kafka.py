@@ -61,18 +61,20 @@ async def start_kafka(state: Path, port: int, controller_port: int) -> Server:
 async def create_topics(brokers: str, partitions: Mapping[str, int]) -> None:
     """Create the topics that are not there yet, with so many partitions each.
 
-    :raises StartFailed: the broker refused one.
+    :raises StartFailed: the broker cannot be reached, or refused one.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=int(ADMIN_SECONDS * 1000))
-    await admin.start()
     try:
+        await admin.start()
         wanted = [NewTopic(topic, count, replication_factor=1) for topic, count in partitions.items()]
         answer = await admin.create_topics(wanted)
-        for topic, code, *text in answer.topic_errors:  # an error is a row here, not an exception
-            if code not in (0, TOPIC_EXISTS):
-                raise StartFailed(f"kafka refused the topic {topic}: {text or code}")
+    except (KafkaError, OSError) as error:
+        raise StartFailed(f"kafka at {brokers}: {error}") from error
     finally:
         await admin.close()
+    for topic, code, *text in answer.topic_errors:  # an error is a row here, not an exception
+        if code not in (0, TOPIC_EXISTS):
+            raise StartFailed(f"kafka refused the topic {topic}: {text or code}")
 
 
 def _properties(state: Path, port: int, controller_port: int) -> Path:

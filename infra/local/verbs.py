@@ -1,0 +1,80 @@
+"""Commands that a process of the platform answers itself: run as `python -m <process> <verb>` on the running data."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from infra.local.child import StartFailed
+from infra.local.platform import GROUPS, PROCESSES, TOPICS
+from infra.local.state import ROOT, Run, State
+
+SECONDS_MAX = 600.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a process printed, and its exit code."""
+
+    process: str
+    exit_code: int
+    output: str
+    errors: str
+
+
+def running(state: State) -> Run:
+    """The running platform.
+
+    :raises StartFailed: none is running.
+    """
+    run = state.run()
+    if run is None:
+        raise StartFailed("the platform is not running; start it by ./promo up")
+    return run
+
+
+def ask(run: Run, process: str, arguments: Sequence[str]) -> Answer:
+    """Run one verb of one process on the data of the running platform.
+
+    :raises StartFailed: the process is not part of it, or took longer than ten minutes.
+    """
+    part = run.part(process)
+    if part is None:
+        raise StartFailed(f"{process} is not running; see ./promo status")
+    command = [sys.executable, "-m", process, *arguments]
+    env = {**os.environ, **part.environment}
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StartFailed(f"{process} {' '.join(arguments)} took longer than {SECONDS_MAX:.0f} s") from error
+    return Answer(process, done.returncode, done.stdout, done.stderr)
+
+
+def ask_all(run: Run, arguments: Sequence[str]) -> list[Answer]:
+    """Run one verb of every process, side by side."""
+    with ThreadPoolExecutor(len(PROCESSES)) as threads:
+        return list(threads.map(lambda process: ask(run, process.name, arguments), PROCESSES))
+
+
+def owner_of_topic(topic: str) -> str:
+    """The process whose outbox feeds `topic`.
+
+    :raises StartFailed: there is no such topic.
+    """
+    if topic not in TOPICS:
+        raise StartFailed(f"there is no topic {topic}; there are {', '.join(TOPICS)}")
+    return TOPICS[topic]
+
+
+def owner_of_group(group: str) -> str:
+    """The process in which `group` consumes.
+
+    :raises StartFailed: there is no such group.
+    """
+    if group not in GROUPS:
+        raise StartFailed(f"there is no consumer group {group}; there is {', '.join(GROUPS)}")
+    return GROUPS[group]
