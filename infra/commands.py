@@ -75,6 +75,16 @@ def replay(known: Known, command: Command) -> bytes:
     return known.answer
 
 
+def repeat(outcome: Outcome, command: Command) -> Answer:
+    """What a repeat is told that stands in the same batch as the demand it repeats.
+
+    :raises KeyReused: the key was used with another request. :raises Refused: the refusal the first one got.
+    """
+    if outcome.refusal is not None and outcome.command.fingerprint == command.fingerprint:
+        raise outcome.refusal
+    return Answer(replay(Known(outcome.command.fingerprint, outcome.answer, None), command), replayed=True)
+
+
 async def save(conn: Conn, outcomes: Sequence[Outcome]) -> None:
     """Remember these outcomes. A refusal is kept only if it is final and a client may ask for it again by its key."""
     kept = [each for each in outcomes if each.refusal is None or (each.refusal.final and each.command.keyed)]

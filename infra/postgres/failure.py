@@ -10,7 +10,7 @@ from infra.errors import Kind, Refused
 
 NOT_THERE = ("08", "53", "57")  # connection, resources, operator intervention and timeouts
 TRANSIENT = (*NOT_THERE, "40", "55P03")  # deadlock and serialization; a row held longer than the lock timeout
-BAD_DATA = ("22", "23")
+BAD_DATA = ("22", "23")  # 22 too where the driver could not encode a value: an integer too large, a text with a NUL
 COMMANDS_KEY = "commands_pkey"
 GONE = (OSError, TimeoutError, asyncpg.InternalClientError)  # a TimeoutError is the driver's own command_timeout
 LOST = re.compile(r"(connection|pool) (is|was) clos|released back to the pool")  # between two statements
@@ -40,8 +40,6 @@ def classify(error: BaseException) -> Failure:
             return Failure.AGAIN if passing else Failure.BUG
         if isinstance(each, GONE) or _lost(each):
             return Failure.AGAIN
-        if isinstance(each, asyncpg.InterfaceError) and isinstance(each, ValueError):
-            return Failure.HALVE  # the driver could not encode a value: an integer too large, a text with a NUL
     return Failure.BUG
 
 
