@@ -1,0 +1,71 @@
+"""What both ends of a connection are told: the options of a channel and a server, and mutual TLS where it is set."""
+
+from pathlib import Path
+from typing import TypeAlias
+
+import grpc
+
+from infra.settings import Settings
+
+Options: TypeAlias = list[tuple[str, int]]
+
+RECONNECT_MS = 100
+RECONNECT_MS_MAX = 1_000  # the default of two minutes would hide a worker that is back
+PING_INTERVAL_MS_MIN = 30_000
+
+
+def channel_options(settings: Settings) -> Options:
+    """Of a client's channel: no retries but ours, pings also while idle, a quick way back."""
+    return [
+        ("grpc.enable_retries", 0),
+        ("grpc.keepalive_time_ms", settings.rpc_keepalive_time_ms),
+        ("grpc.keepalive_timeout_ms", settings.rpc_keepalive_timeout_ms),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
+        ("grpc.min_reconnect_backoff_ms", RECONNECT_MS),
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_MS_MAX),
+        ("grpc.max_receive_message_length", settings.rpc_message_bytes_max),
+        # Two upstreams of one process, or a fresh one after a restart, must not share a broken connection.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+
+
+def server_options(settings: Settings) -> Options:
+    """Of a server: the port is its own alone, bursts wait instead of being cancelled, connections are renewed."""
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.server.max_pending_requests", settings.rpc_pending_max),
+        ("grpc.server.max_pending_requests_hard_limit", settings.rpc_pending_max * 2),
+        ("grpc.keepalive_time_ms", settings.rpc_keepalive_time_ms),
+        ("grpc.keepalive_timeout_ms", settings.rpc_keepalive_timeout_ms),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS_MIN),
+        ("grpc.max_connection_age_ms", settings.rpc_connection_age_ms),
+        ("grpc.max_connection_age_grace_ms", settings.rpc_connection_age_grace_ms),
+        ("grpc.max_receive_message_length", settings.rpc_message_bytes_max),
+        ("grpc.max_send_message_length", settings.rpc_message_bytes_max),
+    ]
+
+
+def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
+    """The client's certificate and whom it believes; None: plaintext. :raises OSError: a file cannot be read."""
+    if not settings.grpc_tls_cert:
+        return None
+    cert, key, ca = _files(settings)
+    return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    """The server's certificate; clients must show one too. None: plaintext. :raises OSError: a file cannot be read."""
+    if not settings.grpc_tls_cert:
+        return None
+    cert, key, ca = _files(settings)
+    return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+
+
+def _files(settings: Settings) -> tuple[bytes, bytes, bytes]:
+    return (
+        Path(settings.grpc_tls_cert).read_bytes(),
+        Path(settings.grpc_tls_key).read_bytes(),
+        Path(settings.grpc_tls_ca).read_bytes(),
+    )
