@@ -57,6 +57,8 @@ class Settings(BaseModel):
     advertise_host: str = ""  # what discovery tells others; empty: listen_host
     operations_port: Port = 0
     drain_seconds: Seconds = 8.0  # the whole drain; what is not done by then is cut off
+    drain_notice_seconds: Annotated[float, Field(ge=0)] = 0.5  # "not ready" is told so long before the ports close
+    readiness_every_seconds: Seconds = 5.0  # how often dependencies are asked whether they answer
     bind_retry_seconds: Seconds = 5.0  # a taken port may only be somebody's outgoing connection
     git_sha: str = ""  # what was built, for promo_build_info
     test_mode: bool = False
@@ -100,8 +102,11 @@ class Settings(BaseModel):
     rpc_inflight_max: Count = 4_000  # calls in flight in a server; more are refused as overloaded
     rpc_client_inflight_max: Count = 500  # of one gateway to one upstream
     rpc_client_wait_seconds: Seconds = 0.25
-    rpc_deadline_seconds: Seconds = 2.0  # where the caller set none
-    rpc_deadline_margin_ms: Milliseconds = 20
+    rpc_client_queue_max: Count = 2_000  # who may wait for that
+    rpc_pending_max: Count = 10_000  # calls a server has not looked at yet; with less, bursts are answered CANCELLED
+    rpc_deadline_margin_ms: Milliseconds = 20  # of a call's time, kept for the way back
+    rpc_deadline_min_ms: Milliseconds = 5  # with less left a call is not begun
+    rpc_deadline_seconds_max: Seconds = 30.0
     rpc_message_bytes_max: Count = 1_048_576
     rpc_keepalive_time_ms: Milliseconds = 60_000
     rpc_keepalive_timeout_ms: Milliseconds = 10_000
@@ -110,6 +115,11 @@ class Settings(BaseModel):
     rpc_retry_budget_max: Count = 10
     rpc_retry_ratio: Ratio = 0.1
     rpc_coalesce_items_max: Count = 256
+    rpc_coalesce_flights_max: Count = 2  # calls in flight for one row; what comes meanwhile waits and travels together
+    rpc_coalesce_queue_max: Count = 4_096
+    grpc_tls_cert: str = ""  # PEM files, all three or none; set, both sides show a certificate and plaintext is refused
+    grpc_tls_key: str = ""
+    grpc_tls_ca: str = ""
     service_token_seconds: Count = 300
     service_token_leeway_seconds: Count = 10
     breaker_window_seconds: Seconds = 10.0
