@@ -7,12 +7,10 @@ from typing import Any, Self
 
 import httpx2
 
+from infra.local.failures import CallFailed
+
 TIMEOUT_SECONDS = 10.0
 CONNECTIONS_MAX = 100
-
-
-class CallFailed(Exception):
-    """An answer that was not hoped for."""
 
 
 @dataclass(frozen=True)

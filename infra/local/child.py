@@ -11,12 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.local.failures import StartFailed
+
 LAUNCHER = Path(__file__).with_name("launch.py")
 POLL_SECONDS = 0.02
-
-
-class StartFailed(Exception):
-    """A part of the stack did not start; the text is one clear line for a person."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from infra.local.child import StartFailed, last_line
+from infra.local.child import last_line
+from infra.local.failures import StartFailed
 from infra.local.state import ROOT, Running, State
 
 POLL_SECONDS = 0.1
@@ -23,7 +24,7 @@ def detach(arguments: Sequence[str], state: State, say: Say) -> None:
 
     :raises StartFailed: it ended, or was not ready in time.
     """
-    if state.run() is not None:
+    if state.find_run() is not None:
         raise StartFailed("already running here; see ./promo status, or stop it by ./promo down")
     state.folder.mkdir(parents=True, exist_ok=True)
     log = state.folder / "up.log"
@@ -45,7 +46,7 @@ def _follow(process: subprocess.Popen[bytes], log: Path, state: State, say: Say)
     shown = 0
     while True:
         ended = process.poll() is not None
-        run = state.run()
+        run = state.find_run()
         ready = run is not None and run.ready and run.supervisor.pid == process.pid
         lines = log.read_text(errors="replace").splitlines()
         for line in lines[shown:]:

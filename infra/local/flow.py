@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from infra.local.api import Answer, Api
-from infra.local.child import StartFailed
+from infra.local.failures import StartFailed
 from infra.local.spans import Span, descendants, orphans
 
 BONUS = 50

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 
-from infra.local.child import StartFailed
+from infra.local.failures import StartFailed
 from infra.local.platform import EDGE, OPERATIONS, PROCESSES, WORKERS, Process
 from infra.local.ports import Wish, choose
 

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from infra.local.child import StartFailed
+from infra.local.failures import StartFailed
 
 FREE_FROM, FREE_TO = 20000, 32767  # below the range that outgoing connections take theirs from
 TRIES_MAX = 500

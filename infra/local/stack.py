@@ -11,7 +11,8 @@ from typing import Any
 import asyncpg
 import httpx2
 
-from infra.local.child import Child, StartFailed, spawn, until_ready
+from infra.local.child import Child, spawn, until_ready
+from infra.local.failures import StartFailed
 from infra.local.plan import SECRETS, Instance, Plan, database_url, environment
 from infra.local.platform import OPERATIONS, PROCESSES, Process, topic_partitions
 from infra.local.servers import Server, create_topics, start_kafka, start_postgres, start_valkey

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra.local.child import StartFailed
-from infra.local.servers.postgres import forget_postgres
+from infra.local.failures import NotRunning, StartFailed
 
 ROOT = Path(__file__).parents[2]
 FOLDER_NAME = "PROMO_STATE"
@@ -47,6 +46,11 @@ class Run:
 
     def part(self, name: str) -> Running | None:
         return next((part for part in self.parts if part.name == name), None)
+
+    @property
+    def token_secret(self) -> str:
+        """The secret under which this run's user tokens are signed."""
+        return next(part.environment["JWT_SECRET"] for part in self.parts if part.environment)
 
 
 class State:
@@ -94,10 +98,20 @@ class State:
         parts = tuple(Running(**part) for part in told["parts"])
         return Run(Running(**told["supervisor"]), parts, told["urls"], told["ready"])
 
-    def run(self) -> Run | None:
+    def find_run(self) -> Run | None:
         """The run whose supervisor is alive, if there is one."""
         last = self.last_run()
         return last if last is not None and last.supervisor.is_alive() else None
+
+    def run(self) -> Run:
+        """The running platform.
+
+        :raises NotRunning: there is none.
+        """
+        found = self.find_run()
+        if found is None:
+            raise NotRunning
+        return found
 
     def secret(self, name: str) -> str:
         """A random secret of at least 32 bytes, made once and kept."""
@@ -110,6 +124,8 @@ class State:
 
     def forget(self) -> None:
         """Remove all data, logs and secrets."""
+        from infra.local.servers.postgres import forget_postgres  # late: the drivers cost half a second
+
         forget_postgres(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 

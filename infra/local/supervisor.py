@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from infra.local.child import Child, StartFailed
+from infra.local.child import Child
+from infra.local.failures import StartFailed
 
 WATCH_SECONDS = 0.2
 RESTARTS_MAX = 3

@@ -9,7 +9,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from infra.local.child import StartFailed
+from infra.local.failures import StartFailed
 
 
 @dataclass(frozen=True)

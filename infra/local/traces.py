@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import httpx2
 
-from infra.local.child import StartFailed
+from infra.local.failures import StartFailed
 from infra.local.spans import Span, parse
 
 TIMEOUT_SECONDS = 5.0

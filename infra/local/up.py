@@ -7,8 +7,8 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from infra.local.api import Api, CallFailed
-from infra.local.child import StartFailed
+from infra.local.api import Api
+from infra.local.failures import CallFailed, StartFailed
 from infra.local.flow import is_whole, issue_and_earn
 from infra.local.plan import given_settings, make_plan
 from infra.local.stack import Stack
@@ -76,9 +76,7 @@ async def _first_flow(state: State, say: Say) -> None:
     :raises StartFailed: an answer was an error, or the event did not take effect.
     """
     run = state.run()
-    if run is None:
-        raise StartFailed(f"{state.folder} was removed under the starting platform")
-    tokens = {role: mint(secret_of(run), user, role) for role, user in USERS.items()}
+    tokens = {role: mint(run.token_secret, user, role) for role, user in USERS.items()}
     try:
         async with Api(run.urls["api"]) as api:
             trace_id = await issue_and_earn(api, tokens["admin"], tokens["user"], USERS["user"], say)
@@ -92,11 +90,6 @@ async def _first_flow(state: State, say: Say) -> None:
         say(f"{name:<12} {url}")
     for role, token in tokens.items():
         say(f"{role:<12} {USERS[role]}: {token}")
-
-
-def secret_of(run: Run) -> str:
-    """The secret of the running platform's user tokens."""
-    return next(part.environment["JWT_SECRET"] for part in run.parts if part.environment)
 
 
 async def _end_remains(last: Run | None, say: Say) -> None:

@@ -1,15 +1,17 @@
 """Commands that a process of the platform answers itself: run as `python -m <process> <verb>` on the running data."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-from infra.local.child import StartFailed
+from infra.local.failures import StartFailed
 from infra.local.platform import GROUPS, PROCESSES, TOPICS
-from infra.local.state import ROOT, Run, State
+from infra.local.state import ROOT, Run
 
 SECONDS_MAX = 600.0
 
@@ -23,16 +25,9 @@ class Answer:
     output: str
     errors: str
 
-
-def running(state: State) -> Run:
-    """The running platform.
-
-    :raises StartFailed: none is running.
-    """
-    run = state.run()
-    if run is None:
-        raise StartFailed("the platform is not running; start it by ./promo up")
-    return run
+    def parsed(self) -> Any:
+        """The output as JSON; null when there is none."""
+        return json.loads(self.output or "null")
 
 
 def ask(run: Run, process: str, arguments: Sequence[str]) -> Answer:
@@ -58,6 +53,15 @@ def ask_all(run: Run, arguments: Sequence[str]) -> list[Answer]:
     """Run one verb of every process, side by side."""
     with ThreadPoolExecutor(len(PROCESSES)) as threads:
         return list(threads.map(lambda process: ask(run, process.name, arguments), PROCESSES))
+
+
+def show(answers: Sequence[Answer], say: Callable[[str], None]) -> None:
+    """Print what each process said; its errors only when it failed."""
+    for answer in answers:
+        told = [answer.output, answer.errors if answer.exit_code else ""]
+        said = "\n".join(filter(None, (text.strip() for text in told)))
+        if said:
+            say(f"\n{answer.process}\n{said}")
 
 
 def owner_of_topic(topic: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx2
 
 from infra.local.cache import cache_folder
-from infra.local.child import Child, StartFailed, spawn, until_ready
+from infra.local.child import Child, spawn, until_ready
+from infra.local.failures import StartFailed
 from infra.local.servers.server import Server
 
 MODULE = Path(__file__).parents[2] / "servers" / "etcd"

@@ -11,7 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from infra.local.cache import cache_folder
-from infra.local.child import StartFailed, run_once, spawn, until_ready
+from infra.local.child import run_once, spawn, until_ready
+from infra.local.failures import StartFailed
 from infra.local.servers.server import Server
 
 JARS = Path(__file__).parent.parent / "kafka.jars"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import asyncpg
 
-from infra.local.child import StartFailed, run_once, spawn, until_ready
+from infra.local.child import run_once, spawn, until_ready
+from infra.local.failures import StartFailed
 from infra.local.servers.server import Server, nothing
 
 USER = "promo"

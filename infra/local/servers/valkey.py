@@ -8,7 +8,8 @@ from pathlib import Path
 from redis import RedisError
 from redis.asyncio import Redis
 
-from infra.local.child import StartFailed, spawn, until_ready
+from infra.local.child import spawn, until_ready
+from infra.local.failures import StartFailed
 from infra.local.servers.server import Server
 
 START_SECONDS = 10.0
