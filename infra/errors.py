@@ -109,3 +109,7 @@ class DeadlineExceeded(Refused):
     """No answer in time. What was asked for may have happened: ask again by command id."""
 
     kind, code = Kind.DEADLINE, "DEADLINE_EXCEEDED"
+
+
+class StartFailed(Exception):
+    """The process cannot start; the text is one line for a person. No refusal: it never crosses a wire."""

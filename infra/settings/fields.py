@@ -84,6 +84,9 @@ class Settings(BaseModel):
     sentry_dsn: str = Field("", repr=False)
     service_token_secret: str = secret("development-service-token-secret-not-for-production")
     invariant_every_seconds: Seconds = 60.0
+    invariant_timeout_ms: Milliseconds = 30_000
+    job_timeout_seconds: Seconds = 60.0  # one run of a background job
+    job_retry_seconds_max: Seconds = 60.0  # a failing job waits longer each time, up to this or its own pace
 
     # HTTP servers
     http_keep_alive_seconds: Annotated[int, Field(gt=0)] = 15
