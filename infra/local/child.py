@@ -50,12 +50,12 @@ class Child:
             self.process.send_signal(self.stop_signal)
             if not await self.wait(self.stop_seconds):
                 self.kill()
-        self.process.wait()
 
     def kill(self) -> None:
         """SIGKILL its whole session: a Postgres killed alone leaves its workers for seconds."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 def spawn(
@@ -121,7 +121,8 @@ async def until_ready(
                 raise StartFailed(f"{child.name} ended at its start: {last_line(child.log)} (see {child.log})")
             try:
                 await asyncio.wait_for(answers(), timeout=max(until - time.monotonic(), POLL_SECONDS))
-                return
+                if child.exit_code() is None:  # else somebody else answered
+                    return
             except not_yet as error:
                 if time.monotonic() >= until:
                     raise StartFailed(f"{child.name} gave no answer in {seconds:.0f} s; see {child.log}") from error

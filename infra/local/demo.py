@@ -11,6 +11,7 @@ from typing import Any
 from infra.local.api import Answer, Api
 from infra.local.failures import CallFailed
 from infra.local.flow import welcome_policy
+from infra.local.state import Run
 from infra.local.tokens import mint
 
 AT_ONCE_MAX = 64

@@ -12,6 +12,8 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+# What a shell's background job ignores, or this interpreter, the child would ignore too: Java for ever.
+RESTORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def become(user: str) -> None:
@@ -30,6 +32,8 @@ def main(parent_pid: int, user: str, command: list[str]) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
         if os.getppid() != parent_pid:  # the parent died before we asked: nobody would ever signal us
             sys.exit(1)
+    for number in RESTORED:
+        signal.signal(number, signal.SIG_DFL)
     os.execv(command[0], command)  # noqa: S606 - no shell is the point
 
 

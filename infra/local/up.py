@@ -35,7 +35,7 @@ async def up(counts: Mapping[str, int], state: State, say: Say) -> None:
     with state.held():
         await _end_remains(state.last_run(), say)
         stack = Stack(make_plan(counts, given_settings(os.environ, ROOT)), state, say)
-        async with _until_signal(stack.supervisor, say):
+        async with until_signal(stack.supervisor, say):
             await stack.start()
             say(f"{'platform':<12} ready in {time.monotonic() - begin:4.1f} s")
             await _first_flow(state, say)
@@ -45,7 +45,7 @@ async def up(counts: Mapping[str, int], state: State, say: Say) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _until_signal(supervisor: Supervisor, say: Say) -> AsyncIterator[None]:
+async def until_signal(supervisor: Supervisor, say: Say) -> AsyncIterator[None]:
     """A block that the first signal leaves and after which everything is ended; a second signal ends it by force."""
     block = asyncio.current_task()
     leaving = False

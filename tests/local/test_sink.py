@@ -77,8 +77,10 @@ async def test_an_unknown_trace_and_an_id_that_is_none_are_not_found(ports: tupl
 
 
 def exported(trace_id: bytes, count: int) -> ResourceSpans:
-    times = {"start_time_unix_nano": 1, "end_time_unix_nano": 2}
-    made = [Span(trace_id=trace_id, span_id=bytes([number] * 8), name="some", **times) for number in range(count)]
+    made = [
+        Span(trace_id=trace_id, span_id=bytes([n] * 8), name="some", start_time_unix_nano=1, end_time_unix_nano=2)
+        for n in range(count)
+    ]
     return ResourceSpans(scope_spans=[ScopeSpans(spans=made)])
 
 

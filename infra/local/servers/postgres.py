@@ -46,7 +46,7 @@ INITIALISE = (
     "--no-sync",
     "--no-instructions",
 )
-NOT_YET = (OSError, asyncpg.CannotConnectNowError)
+NOT_YET = (OSError, asyncpg.PostgresError)  # it starts; or another one, on a port just taken, knows us not
 
 
 async def start_postgres(state: Path, port: int, *, fast: bool = False) -> Server:
@@ -71,9 +71,14 @@ async def start_postgres(state: Path, port: int, *, fast: bool = False) -> Serve
         stop_signal=signal.SIGINT,  # SIGTERM waits for its clients for ever
     )
     url = f"postgresql://{USER}:{password}@127.0.0.1:{port}"
-    await until_ready(child, functools.partial(_answers, url), NOT_YET, seconds=START_SECONDS)
     forget = functools.partial(shutil.rmtree, home, ignore_errors=True)
-    return Server(url, child, tidy=forget if fast and home != state else nothing)
+    server = Server(url, child, tidy=forget if fast and home != state else nothing)
+    try:
+        await until_ready(child, functools.partial(_answers, url), NOT_YET, seconds=START_SECONDS)
+    except BaseException:
+        await server.stop()
+        raise
+    return server
 
 
 def forget_postgres(state: Path) -> None:
