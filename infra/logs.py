@@ -21,6 +21,7 @@ from infra.settings import Settings
 from infra.telemetry import instruments, redact
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+_facts: ContextVar[dict[str, object] | None] = ContextVar("facts", default=None)
 
 # Libraries that repeat themselves while something is away: one line per template in so many seconds.
 REPEATS_SECONDS: Mapping[str, float] = {"aiokafka": 10.0, "opentelemetry": 60.0, "grpc": 10.0, "asyncio": 1.0}
@@ -31,6 +32,20 @@ QUIET = {"uvicorn.access": logging.ERROR, "uvicorn.error": logging.WARNING, "grp
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger; `name` goes into each line as `source`."""
     return cast(FilteringBoundLogger, structlog.get_logger(source=name))
+
+
+def begin_facts() -> dict[str, object]:
+    """The facts of a new request, which its wide line will carry; for doors."""
+    facts: dict[str, object] = {}
+    _facts.set(facts)
+    return facts
+
+
+def add_facts(**facts: object) -> None:
+    """Say more in the request's wide line: user_id, command_id, refusal_code..."""
+    current = _facts.get()
+    if current is not None:
+        current.update(facts)
 
 
 def configure(settings: Settings, *, stream: BinaryIO | None = None) -> None:

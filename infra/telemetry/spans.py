@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
@@ -25,6 +26,7 @@ Links: TypeAlias = Sequence[Link]
 # A refusal is normal business and no red span, except where it means "not there" or "too late".
 FAULTS = frozenset({Kind.UNAVAILABLE, Kind.DEADLINE})
 _RECORDED = "__promo_recorded__"
+_IDS = RandomIdGenerator()
 
 
 class Spans(Protocol):
@@ -110,6 +112,11 @@ def root(name: str, attributes: Attributes | None = None, links: Links | None = 
 def in_span(span: Span, *, end: bool = False) -> Spans:
     """Makes a span the current one for a block; its errors are told to it. With `end` it ends there too."""
     return _Opened(span) if end else _Entered(span)
+
+
+def unsampled() -> SpanContext:
+    """New ids for what makes no span but whose answers and log lines carry ids."""
+    return SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False)
 
 
 def current_span() -> Span:
