@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import sys
 from pathlib import Path
 
@@ -40,6 +39,4 @@ async def supervise(folder: Path, port: int, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[4:] == ["ignoring"]:  # as a shell's background job does
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(supervise(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

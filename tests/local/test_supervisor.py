@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.child import spawn
+from infra.local.child import last_line, run_once, spawn
 from infra.local.failures import StartFailed
 from infra.local.ports import free_ports
 from infra.local.state import ROOT, started
@@ -30,10 +30,10 @@ def until(true: Callable[[], bool]) -> None:
 class Program:
     """A supervisor in a process of its own, with a Valkey and a child."""
 
-    def __init__(self, folder: Path, kind: str, *more: str) -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
         self.output = folder / "output.txt"
-        command = [sys.executable, "-m", "tests.local.programs", str(folder), str(free_ports(1)[0]), kind, *more]
+        command = [sys.executable, "-m", "tests.local.programs", str(folder), str(free_ports(1)[0]), kind]
         with self.output.open("w") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
 
@@ -53,11 +53,11 @@ class Program:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+def start(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
     programs: list[Program] = []
 
-    def make(kind: str, *more: str) -> Program:
-        programs.append(Program(tmp_path, kind, *more))
+    def make(kind: str) -> Program:
+        programs.append(Program(tmp_path, kind))
         return programs[-1]
 
     yield make
@@ -73,7 +73,7 @@ def gone(pids: dict[str, int]) -> bool:
     return not any(started(pid) for pid in pids.values())
 
 
-def test_a_killed_supervisor_leaves_no_child(start: Callable[..., Program]) -> None:
+def test_a_killed_supervisor_leaves_no_child(start: Callable[[str], Program]) -> None:
     program = start("stubborn")
     pids = program.until_up()
     program.process.kill()
@@ -81,15 +81,18 @@ def test_a_killed_supervisor_leaves_no_child(start: Callable[..., Program]) -> N
     until(lambda: gone(pids))
 
 
-def test_nor_does_one_that_was_started_with_interrupts_ignored(start: Callable[..., Program]) -> None:
-    program = start("stubborn", "ignoring")
-    pids = program.until_up()
-    program.process.kill()
+async def test_a_child_listens_to_interrupts_though_its_parent_ignores_them(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the background job of a shell does
+    try:
+        code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+        await run_once("some", [sys.executable, "-c", code], tmp_path / "log")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
-    until(lambda: gone(pids))
+    assert last_line(tmp_path / "log") == "True"
 
 
-def test_a_first_ctrl_c_asks_and_a_second_one_ends_by_force(start: Callable[..., Program]) -> None:
+def test_a_first_ctrl_c_asks_and_a_second_one_ends_by_force(start: Callable[[str], Program]) -> None:
     program = start("stubborn")
     pids = program.until_up()
     until(lambda: "on" in (program.folder / "child.log").read_text())
@@ -103,7 +106,7 @@ def test_a_first_ctrl_c_asks_and_a_second_one_ends_by_force(start: Callable[...,
     assert gone(pids)
 
 
-def test_a_part_that_ends_is_started_again_but_not_for_ever(start: Callable[..., Program]) -> None:
+def test_a_part_that_ends_is_started_again_but_not_for_ever(start: Callable[[str], Program]) -> None:
     program = start("dying")
 
     assert program.process.wait(SECONDS_MAX) == 1
@@ -113,15 +116,11 @@ def test_a_part_that_ends_is_started_again_but_not_for_ever(start: Callable[...,
 
 
 async def test_a_child_that_ends_at_its_start_is_told_with_its_last_words(tmp_path: Path) -> None:
-    from infra.local.child import run_once
-
     with pytest.raises(StartFailed, match=r"^some failed: the reason \(see "):
         await run_once("some", [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"], tmp_path / "log")
 
 
 async def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    from infra.local.child import run_once
-
     with pytest.raises(StartFailed, match=r"took longer than 0 s"):
         await run_once("some", [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", seconds=0.1)
 
