@@ -1,0 +1,120 @@
+"""What HTTP brings and takes: head, body, the client's address, and the bytes of an answer."""
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from starlette.types import Receive, Scope, Send
+
+from gateway import problems
+from infra import telemetry
+from infra.errors import Refused, ValidationFailed
+from infra.logs import add_facts
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
+# Answers are personal, and a browser must not take them for anything but what they say they are.
+_ALWAYS: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+_IPV6_PREFIX = 64  # what one customer of a provider has
+
+
+class ClientGone(Exception):
+    """The client left before it had said everything; nobody waits for an answer."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back: the body's bytes, headers beside the usual ones, and a status if it is not the route's own."""
+
+    body: bytes
+    headers: Sequence[tuple[bytes, bytes]] = (JSON,)
+    status: int | None = None
+
+
+async def send_answer(send: Send, answer: Answer, status: int, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    """Sends an answer, under `status` if it has none of its own, with the headers all answers have, and `more`."""
+    length = (b"content-length", str(len(answer.body)).encode())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status or status,
+            "headers": [*answer.headers, length, *_ALWAYS, *more],
+        }
+    )
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def problem(refusal: Refused, scope: Scope, upstream: str = "") -> Answer:
+    """The problem document of a refusal, for the request in `scope`."""
+    trace_id = f"{telemetry.current_span().get_span_context().trace_id:032x}"
+    add_facts(refusal_code=refusal.code)
+    told = problems.document(refusal, upstream=upstream, instance=scope["path"], trace_id=trace_id)
+    return Answer(told.body, told.headers, told.status)
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The value of a header; several lines of it are joined by commas, as the standard has it."""
+    values = [value for key, value in scope["headers"] if key == name]
+    return b", ".join(values).decode("latin-1") if values else None
+
+
+async def read_json(scope: Scope, receive: Receive, *, bytes_max: int, seconds: float) -> bytes:
+    """The bytes of a JSON body; empty when there is none.
+
+    :raises BodyTooLarge: above `bytes_max`
+    :raises UnsupportedMediaType: for a body that is not plain `application/json`
+    :raises ValidationFailed: when it has not arrived within `seconds`
+    """
+    if int(header(scope, b"content-length") or 0) > bytes_max:
+        raise problems.BodyTooLarge()
+    try:
+        async with asyncio.timeout(seconds):
+            body = await _read(receive, bytes_max)
+    except TimeoutError:
+        raise ValidationFailed({"body": f"did not arrive within {seconds:g} seconds"}) from None
+    if body:
+        _check_media_type(scope)
+    return body
+
+
+async def _read(receive: Receive, bytes_max: int) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone()
+        body += message.get("body", b"")
+        if len(body) > bytes_max:
+            raise problems.BodyTooLarge()
+        if not message.get("more_body", False):
+            return body
+
+
+def _check_media_type(scope: Scope) -> None:
+    kind, *parameters = (header(scope, b"content-type") or "").lower().replace(" ", "").split(";")
+    charsets = {each.removeprefix("charset=").strip('"') for each in parameters if each.startswith("charset=")}
+    encoded = (header(scope, b"content-encoding") or "identity").lower() != "identity"
+    if kind != "application/json" or charsets - {"utf-8", "utf8"} or encoded:
+        raise problems.UnsupportedMediaType()
+
+
+def client_address(scope: Scope, trusted_proxy_hops: int) -> str:
+    """The address of the client: of the peer, or the one our outermost proxy saw.
+
+    `X-Forwarded-For` is believed for as many entries, from its end, as there are proxies of ours. An IPv6 address is
+    cut to its /64.
+    """
+    peer = scope["client"][0] if scope.get("client") else ""
+    forwarded = [each.strip() for each in (header(scope, b"x-forwarded-for") or "").split(",") if each.strip()]
+    if trusted_proxy_hops and forwarded:
+        peer = forwarded[-min(trusted_proxy_hops, len(forwarded))]
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return "unknown"
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False).network_address)

@@ -1,0 +1,1 @@
+"""What each route takes and what it asks of a worker, a file for each subject."""
