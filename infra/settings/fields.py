@@ -19,6 +19,8 @@ def _to_seconds(value: object) -> object:
     return int(match[1]) * UNIT_SECONDS[match[2]] if match else value
 
 
+ServiceName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Private: TypeAlias = Annotated[str, Field(repr=False)]  # never printed
 CommaList: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Duration: TypeAlias = Annotated[int, BeforeValidator(_to_seconds), Field(gt=0)]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65_535)]
@@ -51,7 +53,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # who and where
-    service_name: str = Field("unnamed-service", pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    service_name: ServiceName = "unnamed-service"
     environment: Environment = "development"
     listen_host: str = "127.0.0.1"
     advertise_host: str = ""  # what discovery tells others; empty: listen_host
@@ -81,7 +83,7 @@ class Settings(BaseModel):
     instrumentation: Literal["own", "stock"] = "own"
     span_names: Literal["semconv", "seed"] = "semconv"
     trace_trusted_peers: CommaList = ("127.0.0.0/8", "::1/128")
-    sentry_dsn: str = Field("", repr=False)
+    sentry_dsn: Private = ""
     service_token_secret: str = secret("development-service-token-secret-not-for-production")
     invariant_every_seconds: Seconds = 60.0
     invariant_timeout_ms: Milliseconds = 30_000
@@ -125,13 +127,14 @@ class Settings(BaseModel):
     grpc_tls_ca: str = ""
     service_token_seconds: Count = 300
     service_token_leeway_seconds: Count = 10
-    breaker_window_seconds: Seconds = 10.0
-    breaker_calls_min: Count = 20
-    breaker_failure_ratio: Ratio = 0.5
+    rpc_instance_away_seconds: Seconds = 1.0  # so long an instance that did not answer is not asked
+    breaker_window_seconds: Seconds = 1.5
+    breaker_calls_min: Count = 10
+    breaker_failure_ratio: Ratio = 0.4
     breaker_open_seconds: Seconds = 3.0
 
     # Redis
-    redis_url: str = Field("redis://127.0.0.1:6379/0", repr=False)
+    redis_url: Private = "redis://127.0.0.1:6379/0"
     redis_cluster: bool = False
     redis_timeout_seconds: Seconds = 0.2
     redis_pool_size_max: Count = 64
@@ -156,7 +159,7 @@ class Settings(BaseModel):
     kafka_poll_wait_ms: Milliseconds = 500
 
     # Postgres
-    database_url: str = Field("", repr=False)
+    database_url: Private = ""
     pool_size_min: Count = 1
     pool_size_max: Count = 10
     pool_acquire_seconds: Seconds = 0.25
