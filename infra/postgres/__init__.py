@@ -2,7 +2,7 @@
 
 from infra.postgres.conn import Conn, Record
 from infra.postgres.database import Database, open
-from infra.postgres.failure import Failure, classify, constraint, error_type, sqlstate
+from infra.postgres.failure import Failure, blocked, classify, constraint, error_type, sqlstate
 from infra.postgres.query import Query, load_queries, statement
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Failure",
     "Query",
     "Record",
+    "blocked",
     "classify",
     "constraint",
     "error_type",

@@ -10,6 +10,7 @@ from infra.errors import Kind, Refused
 
 NOT_THERE = ("08", "53", "57")  # connection, resources, operator intervention and timeouts
 TRANSIENT = (*NOT_THERE, "40", "55P03")  # deadlock and serialization; a row held longer than the lock timeout
+BLOCKED = ("40", "55P03", "57014")  # the last: a statement took too long, for a lock that has no timeout
 BAD_DATA = ("22", "23")  # 22 too where the driver could not encode a value: an integer too large, a text with a NUL
 COMMANDS_KEY = "commands_pkey"
 GONE = (OSError, TimeoutError, asyncpg.InternalClientError)  # a TimeoutError is the driver's own command_timeout
@@ -41,6 +42,11 @@ def classify(error: BaseException) -> Failure:
         if isinstance(each, GONE) or _lost(each):
             return Failure.AGAIN
     return Failure.BUG
+
+
+def blocked(error: BaseException) -> bool:
+    """Whether a row that somebody else holds was in the way: other rows are not concerned."""
+    return (sqlstate(error) or "").startswith(BLOCKED)
 
 
 def sqlstate(error: BaseException) -> str | None:
