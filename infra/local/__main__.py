@@ -125,11 +125,11 @@ def demo(
     Example: ./promo demo --buyers 1000 --stock 50
     """
     from infra.local.demo import flash_sale
-    from infra.local.verbs import ask_all, show
+    from infra.local.verbs import ask_workers, show
 
     run = State.of_this_checkout().run()
     result = asyncio.run(flash_sale(run, buyers, coupons, stock, _silent if as_json else say))
-    answers = ask_all(run, ["invariants", "--json"] if as_json else ["invariants"])
+    answers = ask_workers(run, ["invariants", "--json"] if as_json else ["invariants"])
     if as_json:
         say(json.dumps({**result.as_dict(), "invariants": {one.process: one.parsed() for one in answers}}))
     else:
@@ -148,10 +148,10 @@ def invariants(as_json: Json = False) -> None:
 
     Example: ./promo invariants && echo sound
     """
-    from infra.local.verbs import ask_all, show
+    from infra.local.verbs import ask_workers, show
 
     run = State.of_this_checkout().run()
-    answers = ask_all(run, ["invariants", "--json"] if as_json else ["invariants"])
+    answers = ask_workers(run, ["invariants", "--json"] if as_json else ["invariants"])
     if as_json:
         say(json.dumps({answer.process: answer.parsed() for answer in answers}))
     else:

@@ -37,7 +37,12 @@ class Stack:
         self._plan = plan
         self._state = state
         self._say = say
-        self._urls = {part: plan.given[name] for part, name in REPLACED_BY.items() if name in plan.given}
+        self._urls = {
+            # processes are told of a broker that is still starting; Postgres' password is known when it runs
+            "valkey": plan.given.get("REDIS_URL", f"redis://127.0.0.1:{plan.server_ports['valkey']}/0"),
+            "kafka": plan.given.get("KAFKA_BROKERS", f"127.0.0.1:{plan.server_ports['kafka']}"),
+            "postgres": plan.given.get("DATABASE_URL", ""),
+        }
         self._secrets = {name: plan.given.get(name) or state.secret(name) for name in SECRETS}
         self._topics = asyncio.Event()
         self.supervisor = Supervisor(say, self.write_down)
@@ -101,7 +106,7 @@ class Stack:
 
     async def _server(self, name: str, stage: int, start: Callable[[], Awaitable[Server]]) -> None:
         """Start one server, unless its URL was given."""
-        if name in self._urls:
+        if REPLACED_BY[name] in self._plan.given:
             self._say(f"{name:<12} given as {REPLACED_BY[name]}")
             return
 

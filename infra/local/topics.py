@@ -56,28 +56,29 @@ def events_replay(
 
 
 @dlq.command("list")
-def dlq_list(topic: Topic, group: Group) -> None:
+def dlq_list(topic: Topic, group: Group, as_json: Json = False) -> None:
     """List the dead letters of a topic and a group.
 
     Example: ./promo dlq list coupon.issued --group point-service
     """
-    _dead_letters("list", topic, group)
+    _dead_letters("list", topic, group, as_json=as_json)
 
 
 @dlq.command("replay")
-def dlq_replay(topic: Topic, group: Group) -> None:
+def dlq_replay(topic: Topic, group: Group, as_json: Json = False) -> None:
     """Hand the dead letters of a topic to their group once more, and to no other.
 
     Example: ./promo dlq replay coupon.issued --group point-service
     """
-    _dead_letters("replay", topic, group)
+    _dead_letters("replay", topic, group, as_json=as_json)
 
 
-def _dead_letters(verb: str, topic: str, group: str) -> None:
+def _dead_letters(verb: str, topic: str, group: str, *, as_json: bool) -> None:
     from infra.local.verbs import owner_of_group, owner_of_topic
 
     owner_of_topic(topic)
-    _pass_on(owner_of_group(group), ["dead-letters", verb, "--topic", topic, "--group", group])
+    arguments = ["dead-letters", verb, "--topic", topic, "--group", group, *(["--json"] if as_json else [])]
+    _pass_on(owner_of_group(group), arguments)
 
 
 def _pass_on(process: str, arguments: Sequence[str]) -> None:

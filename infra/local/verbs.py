@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.local.failures import StartFailed
-from infra.local.platform import GROUPS, PROCESSES, TOPICS
+from infra.local.platform import GROUPS, TOPICS, WORKERS
 from infra.local.state import ROOT, Run
 
 SECONDS_MAX = 600.0
@@ -49,10 +49,10 @@ def ask(run: Run, process: str, arguments: Sequence[str]) -> Answer:
     return Answer(process, done.returncode, done.stdout, done.stderr)
 
 
-def ask_all(run: Run, arguments: Sequence[str]) -> list[Answer]:
-    """Run one verb of every process, side by side."""
-    with ThreadPoolExecutor(len(PROCESSES)) as threads:
-        return list(threads.map(lambda process: ask(run, process.name, arguments), PROCESSES))
+def ask_workers(run: Run, arguments: Sequence[str]) -> list[Answer]:
+    """Run one verb of every worker, side by side."""
+    with ThreadPoolExecutor(len(WORKERS)) as threads:
+        return list(threads.map(lambda process: ask(run, process.name, arguments), WORKERS))
 
 
 def show(answers: Sequence[Answer], say: Callable[[str], None]) -> None:
