@@ -85,7 +85,7 @@ def generated_code() -> Done:
     """Generate all protobuf code anew and compare it with what is committed."""
     protos = _tracked("*.proto")
     with tempfile.TemporaryDirectory() as fresh:
-        failed = _generate(protos, Path(fresh)).wrong
+        failed = generate(protos, Path(fresh)).wrong
         if failed:
             return Done(failed)
         made = {path.relative_to(fresh).as_posix(): path.read_text() for path in Path(fresh).rglob("*_pb2*")}
@@ -98,7 +98,7 @@ def generated_code() -> Done:
     return Done("\n".join(wrong), f"{len(made)} files")
 
 
-def _generate(protos: Sequence[str], folder: Path) -> Done:
+def generate(protos: Sequence[str], folder: Path) -> Done:
     """Import path = file path, so everything is generated from the root; stubs only for files with a service."""
     plain = ["--python_out", "--mypy_out"]
     services = [path for path in protos if "\nservice " in _read(path)]

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from infra.local.child import last_line
 from infra.local.failures import StartFailed
 from infra.local.state import ROOT, Running, State
 
@@ -55,7 +54,7 @@ def _follow(process: subprocess.Popen[bytes], log: Path, state: State, say: Say)
         if ready:
             return
         if ended:
-            raise StartFailed(f"it ended at its start: {last_line(log)}")
+            raise StartFailed(f"it did not start; what it said is kept in {log}")
         if time.monotonic() > until:
             process.terminate()
             raise StartFailed(f"it was not ready in {READY_SECONDS:.0f} s; see {log}")
