@@ -4,13 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from infra.settings import CommaList, Count, Duration, Milliseconds, Port, Seconds, Settings, secret
+from infra.settings import CommaList, Count, Duration, Milliseconds, Port, Seconds, ServiceName, Settings, secret
 
 
 class GatewaySettings(Settings):
     """Settings of the API gateway."""
 
-    service_name: str = Field("api-gateway", pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    service_name: ServiceName = "api-gateway"
     port: Port = 4000
     operations_port: Port = 4001
     request_deadline_seconds: Seconds = 2.0  # from the end of the head to the answer; flows down to the last statement

@@ -9,7 +9,6 @@ from opentelemetry.util.types import AttributeValue
 
 from infra.telemetry import names
 
-# Attributes known when a span ends are copied then, those known at its start at its start.
 OLD_TAGS = {
     names.HTTP_REQUEST_METHOD: "http.method",
     names.HTTP_RESPONSE_STATUS_CODE: "http.status_code",
@@ -23,23 +22,45 @@ OPERATION_TYPES = {"coupon.issue": "coupon_issuance"}
 
 
 class SeedNames(SpanProcessor):
-    """Renames spans at their start and copies tags under their old names."""
+    """Hands the next processor each span under its old name, with old tags beside the new ones.
+
+    It does so when a span ends: doors learn its route and status late, and an ended span takes no more attributes.
+    """
+
+    def __init__(self, following: SpanProcessor) -> None:
+        self._following = following
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        operation = (span.attributes or {}).get(names.OPERATION)
-        if isinstance(operation, str):
-            span.update_name(operation)
-            if operation in OPERATION_TYPES:
-                span.set_attribute("operation.type", OPERATION_TYPES[operation])
-
-    def _on_ending(self, span: Span) -> None:
-        # The last moment at which a span takes attributes: what doors learn late (the status) is there by now.
-        old: dict[str, AttributeValue] = {
-            OLD_TAGS[name]: value for name, value in (span.attributes or {}).items() if name in OLD_TAGS
-        }
-        if names.OPERATION in (span.attributes or {}):
-            span.update_name(str((span.attributes or {})[names.OPERATION]))
-        span.set_attributes(old)
+        self._following.on_start(span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Nothing: an ended span is read-only."""
+        self._following.on_end(renamed(span))
+
+    def shutdown(self) -> None:
+        self._following.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._following.force_flush(timeout_millis)
+
+
+def renamed(span: ReadableSpan) -> ReadableSpan:
+    """The span as the tracing guide shows it."""
+    attributes: dict[str, AttributeValue] = dict(span.attributes or {})
+    operation = str(attributes.get(names.OPERATION, span.name))
+    attributes |= {OLD_TAGS[name]: value for name, value in attributes.items() if name in OLD_TAGS}
+    if operation in OPERATION_TYPES:
+        attributes["operation.type"] = OPERATION_TYPES[operation]
+    return ReadableSpan(
+        name=operation,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=attributes,
+        events=span.events,
+        links=span.links,
+        kind=span.kind,
+        status=span.status,
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )

@@ -110,10 +110,8 @@ def _provider(settings: Settings, version: str, processors: Sequence[SpanProcess
         shutdown_on_exit=False,
     )
     if settings.tracing_enabled:
-        if settings.span_names == "seed":
-            provider.add_span_processor(SeedNames())
         for processor in [_Exporting(settings)] if processors is None else processors:
-            provider.add_span_processor(processor)
+            provider.add_span_processor(SeedNames(processor) if settings.span_names == "seed" else processor)
     return provider
 
 
