@@ -83,11 +83,12 @@ class Connect(Protocol):
 def connector(settings: Settings) -> Connect:
     """Opens channels with our options, under mutual TLS where that is set."""
     options, credentials = transport.channel_options(settings), transport.channel_credentials(settings)
+    interceptors = transport.client_interceptors(settings)
 
     def connect(address: str) -> grpc.aio.Channel:
         if credentials is None:
-            return grpc.aio.insecure_channel(address, options=options)
-        return grpc.aio.secure_channel(address, credentials, options=options)
+            return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
+        return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
 
     return connect
 

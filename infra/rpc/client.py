@@ -57,7 +57,7 @@ class Upstream:
         self._token = ServiceToken(settings, telemetry.INSTANCE_ID)
         self._least = settings.rpc_deadline_min_ms / 1000  # seconds
         self._slots = _Slots(name, settings)
-        self._methods = _Methods(self._balancer)
+        self._methods = _Methods(self._balancer, own_spans=settings.instrumentation == "own")
 
     async def call(
         self,
@@ -153,7 +153,7 @@ class Upstream:
             telling.close(span, now() - started, instance.address, code=code, error=error)
 
     async def _send(self, instance: Instance, ask: "_Ask", span: telemetry.Span) -> Reply[Any]:
-        metadata = outgoing.metadata(self._token.current(), span)
+        metadata = self._methods[ask.method].metadata(self._token.current(), span)
         call = instance.method(ask.method)(ask.request, timeout=ask.left(), metadata=metadata)
         message = await call
         self._balancer.answered(instance)
@@ -192,12 +192,12 @@ class _Ask:
 class _Methods(defaultdict[str, Outgoing]):
     """What tells of each method's calls, by its bare name."""
 
-    def __init__(self, balancer: Balancer) -> None:
+    def __init__(self, balancer: Balancer, *, own_spans: bool) -> None:
         super().__init__()
-        self._balancer = balancer
+        self._balancer, self._own_spans = balancer, own_spans
 
     def __missing__(self, method: str) -> Outgoing:
-        self[method] = telling = Outgoing(self._balancer.path(method))
+        self[method] = telling = Outgoing(self._balancer.path(method), own_spans=self._own_spans)
         return telling
 
 

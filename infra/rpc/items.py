@@ -35,7 +35,7 @@ class Items:
     """The batch form of one unary method. `method` is the unary's `package.Service/Method`, under which items count."""
 
     def __init__(self, method: str, settings: Settings) -> None:
-        self._method = Method(method)
+        self._method = Method(method, own_spans=settings.instrumentation == "own")
         self._limits = Limits.of(settings)
         self._items_max = settings.rpc_coalesce_items_max
 

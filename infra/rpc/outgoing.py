@@ -1,9 +1,7 @@
 """What is told of a call that leaves: its client span and its metric."""
 
-from collections.abc import Mapping
-
 import grpc
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import NonRecordingSpan, StatusCode
 from prometheus_client import Histogram
 
 from infra import logs, telemetry
@@ -17,10 +15,14 @@ CANCELLED = grpc.StatusCode.CANCELLED.name
 
 
 class Outgoing:
-    """One method as its callers see it. `name` is `package.Service/Method`."""
+    """One method as its callers see it. `name` is `package.Service/Method`.
 
-    def __init__(self, name: str) -> None:
+    Without `own_spans` the stock instrumentation makes the spans and carries the trace.
+    """
+
+    def __init__(self, name: str, *, own_spans: bool = True) -> None:
         self.name = name
+        self._own_spans = own_spans
         self._attributes = {
             names.RPC_SYSTEM_NAME: "grpc",
             names.RPC_METHOD: name,
@@ -30,7 +32,16 @@ class Outgoing:
 
     def open(self, context: telemetry.Context | None = None) -> telemetry.Span:
         """The call's span, under the current one or that of `context`; `close` ends it."""
+        if not self._own_spans:
+            return NonRecordingSpan(telemetry.current_span().get_span_context())
         return telemetry.start_span(self.name, telemetry.SpanKind.CLIENT, context=context, attributes=self._attributes)
+
+    def metadata(self, token: str, span: telemetry.Span) -> tuple[tuple[str, str], ...]:
+        """What travels beside a request: the service token, the request id, the trace context."""
+        request_id = logs.request_id.get()
+        named = (("x-request-id", request_id),) if request_id else ()
+        carried = telemetry.inject(span).items() if self._own_spans else ()
+        return (("authorization", token), *named, *carried)
 
     def close(
         self,
@@ -59,14 +70,6 @@ class Outgoing:
                 host, _, port = address.rpartition(":")
                 span.set_attributes({names.SERVER_ADDRESS: host, names.SERVER_PORT: int(port)})
         span.end()
-
-
-def metadata(token: str, span: telemetry.Span) -> tuple[tuple[str, str], ...]:
-    """What travels beside a request: the service token, the request id, the trace context."""
-    carried: Mapping[str, str] = telemetry.inject(span)
-    request_id = logs.request_id.get()
-    named = (("x-request-id", request_id),) if request_id else ()
-    return (("authorization", token), *named, *carried.items())
 
 
 def code_of(error: Refused | UpstreamFailed) -> str:

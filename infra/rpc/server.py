@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from infra import logs
-from infra.errors import Overloaded
+from infra.errors import Overloaded, StartFailed
 from infra.rpc import transport
 from infra.rpc.serving import Envelope, Limits, Method, Served, serve
 from infra.rpc.tokens import Verifier
@@ -29,16 +29,6 @@ Behaviour: TypeAlias = Callable[[Message, Context], Awaitable[Message]]
 log = logs.get_logger(__name__)
 
 
-class CannotListen(Exception):
-    """The port is taken; the text is one line for a person."""
-
-
-class Announcement(Protocol):
-    """Where the server's address is told to others, and taken back before it drains."""
-
-    async def withdraw(self) -> None: ...
-
-
 class Server:
     """`servicers` adds the services to the server, `names` are their full names, for health and reflection."""
 
@@ -47,44 +37,51 @@ class Server:
         settings: WorkerSettings,
         servicers: Callable[[grpc.aio.Server], None],
         names: Sequence[str],
-        *,
-        announcement: Announcement | None = None,
     ) -> None:
         self._settings = settings
         self._servicers = servicers
         self._names = names
-        self._announcement = announcement
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
-        self.port = settings.grpc_port
+        self._port = settings.grpc_port
+        self._listens = asyncio.Event()
+
+    @property
+    def port(self) -> int:
+        """Where it listens; the real port once it was started."""
+        return self._port
+
+    async def listening(self) -> int:
+        """Wait until it listens, for those who tell others of it; its port."""
+        await self._listens.wait()
+        return self._port
 
     async def start(self) -> None:
-        """Listen and serve; `port` is then the real one. :raises CannotListen: the port stays taken."""
+        """Listen and serve. :raises StartFailed: the port stays taken."""
         settings = self._settings
         # A port below 61000 may be somebody's outgoing connection, which ends soon.
         until = asyncio.get_running_loop().time() + settings.bind_retry_seconds
         self._server = self._build()
         while not self._bound(self._server):
             if asyncio.get_running_loop().time() >= until:
-                raise CannotListen(f"cannot listen on {settings.listen_host}:{settings.grpc_port}: the port is taken")
+                raise StartFailed(f"port {settings.grpc_port} on {settings.listen_host} is taken")
             await asyncio.sleep(BIND_POLL_SECONDS)
         for name in self._names:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
+        self._listens.set()
         log.info("rpc.listening", host=settings.listen_host, port=self.port, tls=bool(settings.grpc_tls_cert))
 
     async def drain(self) -> None:
-        """Say NOT_SERVING and leave discovery first, then finish the calls in flight within `drain_seconds`."""
+        """Say NOT_SERVING, give others the time to notice, then finish the calls in flight within `drain_seconds`."""
         await self._health.enter_graceful_shutdown()
-        if self._announcement is not None:
-            await self._announcement.withdraw()
+        await asyncio.sleep(self._settings.drain_notice_seconds)
         if self._server is not None:
             await self._server.stop(self._settings.drain_seconds)
 
     def _build(self) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            interceptors=[_Interceptor(self._settings)], options=transport.server_options(self._settings)
-        )
+        interceptors = [*transport.server_interceptors(self._settings), _Interceptor(self._settings)]
+        server = grpc.aio.server(interceptors=interceptors, options=transport.server_options(self._settings))
         self._servicers(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.environment != "production":
@@ -97,18 +94,19 @@ class Server:
         credentials = transport.server_credentials(self._settings)
         try:
             if credentials is None:
-                self.port = server.add_insecure_port(address)
+                self._port = server.add_insecure_port(address)
             else:
-                self.port = server.add_secure_port(address, credentials)
+                self._port = server.add_secure_port(address, credentials)
         except RuntimeError:  # what the library raises for a port it cannot bind
             return False
-        return self.port != 0
+        return self._port != 0
 
 
 class _Interceptor(grpc.aio.ServerInterceptor):
     """One for all: six in a row would cost more than the call itself."""
 
     def __init__(self, settings: WorkerSettings) -> None:
+        self._own_spans = settings.instrumentation == "own"
         self._limits = Limits.of(settings)
         self._inflight_max = settings.rpc_inflight_max
         self._inflight = 0
@@ -131,7 +129,7 @@ class _Interceptor(grpc.aio.ServerInterceptor):
     def _within(self, name: str, handler: Handler) -> Handler:
         if handler.unary_unary is None:
             raise TypeError(f"{name}: only unary methods are served")
-        method = Method(name.removeprefix("/"))
+        method = Method(name.removeprefix("/"), own_spans=self._own_spans)
         behaviour: Behaviour = cast(Behaviour, handler.unary_unary)  # the stubs know it as a plain function only
         rejected = instruments.RPC_REJECTED.labels(method.name)
 

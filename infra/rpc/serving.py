@@ -10,9 +10,10 @@ from uuid import uuid4
 import grpc
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
+from opentelemetry.trace import NonRecordingSpan
 from prometheus_client import Histogram
 
-from infra import logs, telemetry
+from infra import logs, sentry, telemetry
 from infra.errors import DeadlineExceeded, Kind, Refused, ValidationFailed
 from infra.rpc import call as calls
 from infra.rpc.status import CROSSINGS, internal, to_status
@@ -32,16 +33,27 @@ log = logs.get_logger(__name__)
 
 
 class Method:
-    """A method's constant facts and its metric's children, looked up once. `name` is `package.Service/Method`."""
+    """A method's constant facts and its metric's children, looked up once. `name` is `package.Service/Method`.
 
-    def __init__(self, name: str) -> None:
+    Without `own_spans` the stock instrumentation makes them.
+    """
+
+    def __init__(self, name: str, *, own_spans: bool = True) -> None:
         self.name = name
-        self.attributes = {
+        self._own_spans = own_spans
+        self._attributes = {
             names.RPC_SYSTEM_NAME: "grpc",
             names.RPC_METHOD: name,
             names.OPERATION: f"grpc.{name.rpartition('.')[2]}",
         }
         self._seconds: dict[tuple[str, str], Histogram] = {}
+
+    def open(self, headers: Mapping[str, str | bytes]) -> telemetry.Span:
+        """The span of a call that came with these headers."""
+        if not self._own_spans:
+            return NonRecordingSpan(telemetry.current_span().get_span_context())
+        context = telemetry.extract(headers)
+        return telemetry.start_span(self.name, telemetry.SpanKind.SERVER, context=context, attributes=self._attributes)
 
     def took(self, seconds: float, code: str, error_type: str, span: telemetry.Span) -> None:
         """Count one call."""
@@ -113,12 +125,7 @@ async def serve(
     call = calls.Call(_request_id(envelope.request_id), started + _allowed(envelope.remaining, limits))
     calls.enter(call)
     logs.request_id.set(call.request_id)
-    span = telemetry.start_span(
-        method.name,
-        telemetry.SpanKind.SERVER,
-        context=telemetry.extract(envelope.headers),
-        attributes=method.attributes,
-    )
+    facts, span = logs.begin_facts(), method.open(envelope.headers)
     served, ending = Served[MessageT](), _Ending()
     with telemetry.in_span(span, end=True):
         try:
@@ -135,7 +142,8 @@ async def serve(
             served.status = internal()
             ending = _Ending(BUG, "error", bug=error, error_type=type(error).__qualname__)
         finally:
-            _tell(method, request, call, span, ending, now() - started)
+            _tell(method, call, span, ending, now() - started)
+            _log(method, request, ending, now() - started, {"replayed": call.replayed, **facts})
     return served
 
 
@@ -167,32 +175,36 @@ def _cancelled(*, late: bool) -> _Ending:
     return _Ending(grpc.StatusCode.CANCELLED, "cancelled")
 
 
-def _tell(
-    method: Method, request: Message, call: calls.Call, span: telemetry.Span, ending: _Ending, seconds: float
-) -> None:
+def _tell(method: Method, call: calls.Call, span: telemetry.Span, ending: _Ending, seconds: float) -> None:
     code = ending.code.name
     method.took(seconds, code, ending.error_type, span)
-    error = ending.refused or ending.bug
     if span.is_recording():
         span.set_attributes({names.RPC_RESPONSE_STATUS_CODE: code, names.OUTCOME: ending.outcome})
         if call.replayed:
             span.set_attribute(names.REPLAYED, True)
+        error = ending.refused or ending.bug
         if error is not None:
             telemetry.tell(span, error)
-    facts = {
+    if ending.bug is not None:
+        sentry.capture(ending.bug, method=method.name)
+
+
+def _log(method: Method, request: Message, ending: _Ending, seconds: float, facts: dict[str, object]) -> None:
+    wide = {
         "method": method.name,
-        "status": code,
+        "status": ending.code.name,
         "outcome": ending.outcome,
         "duration_ms": round(seconds * 1000, 2),
         "user_id": getattr(getattr(request, "caller", None), "user_id", None),
         "command_id": getattr(request, "command_id", None),
+        **facts,
     }
     if ending.bug is not None:
-        log.error("request.completed", exc_info=ending.bug, **facts)
+        log.error("request.completed", exc_info=ending.bug, **wide)
     elif ending.refused is None:
-        log.info("request.completed", replayed=call.replayed, **facts)
+        log.info("request.completed", **wide)
     elif ending.refused.kind in OPERATIONAL:
         cause = ending.refused.__cause__
-        log.warning("request.completed", refusal_code=ending.refused.code, cause=cause and repr(cause), **facts)
+        log.warning("request.completed", refusal_code=ending.refused.code, cause=cause and repr(cause), **wide)
     else:
-        log.info("request.completed", refusal_code=ending.refused.code, **facts)
+        log.info("request.completed", refusal_code=ending.refused.code, **wide)

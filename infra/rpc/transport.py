@@ -1,7 +1,7 @@
 """What both ends of a connection are told: the options of a channel and a server, and mutual TLS where it is set."""
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -61,6 +61,25 @@ def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
         return None
     cert, key, ca = _files(settings)
     return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+
+
+def client_interceptors(settings: Settings) -> list[Any]:
+    """The stock instrumentation where it is asked for; else the calls tell of themselves."""
+    if settings.instrumentation == "own":
+        return []
+    from opentelemetry.instrumentation.grpc import aio_client_interceptors  # only where it is used: it costs a start
+
+    found: list[Any] = aio_client_interceptors()  # type: ignore[no-untyped-call]  # the package has no annotations
+    return found
+
+
+def server_interceptors(settings: Settings) -> list[Any]:
+    """The stock instrumentation where it is asked for."""
+    if settings.instrumentation == "own":
+        return []
+    from opentelemetry.instrumentation.grpc import aio_server_interceptor  # only where it is used: it costs a start
+
+    return [aio_server_interceptor()]  # type: ignore[no-untyped-call]  # the package has no annotations
 
 
 def _files(settings: Settings) -> tuple[bytes, bytes, bytes]:
