@@ -91,12 +91,21 @@ def spawn(
     return Child(name, process, log, stop_signal, stop_seconds)
 
 
-async def run_once(name: str, command: Sequence[object], log: Path, *, user: str = "", seconds: float = 60.0) -> None:
+async def run_once(
+    name: str,
+    command: Sequence[object],
+    log: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = Path("/"),
+    user: str = "",
+    seconds: float = 60.0,
+) -> None:
     """Run a command to its end.
 
     :raises StartFailed: it took longer than `seconds` or its exit code is not 0.
     """
-    child = spawn(name, command, log, user=user, cwd=Path("/"))
+    child = spawn(name, command, log, env=env, cwd=cwd, user=user)
     try:
         if not await child.wait(seconds):
             raise StartFailed(f"{name} took longer than {seconds:.0f} s; see {log}")

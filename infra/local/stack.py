@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import httpx2
 
-from infra.local.child import Child, spawn, until_ready
+from infra.local.child import Child, run_once, spawn, until_ready
 from infra.local.failures import StartFailed
 from infra.local.plan import SECRETS, Instance, Plan, database_url, environment
 from infra.local.platform import OPERATIONS, PROCESSES, Process, topic_partitions
@@ -131,27 +131,22 @@ class Stack:
 
     async def _migrate(self, instance: Instance) -> None:
         name = f"{instance.process.name} migrate"
-        child = self._spawn(name, instance, "migrate")
-        try:
-            if not await child.wait(MIGRATE_SECONDS):
-                raise StartFailed(f"{name} took longer than {MIGRATE_SECONDS:.0f} s; see {child.log}")
-        finally:
-            child.kill()
-        if child.exit_code():
-            raise StartFailed(f"{name} ended with exit code {child.exit_code()}; see {child.log}")
+        log = self._state.folder / f"{instance.process.name}-migrate.log"
+        command = [sys.executable, "-m", instance.process.name, "migrate"]
+        await run_once(name, command, log, env=self._environment(instance), cwd=ROOT, seconds=MIGRATE_SECONDS)
 
     async def _serve(self, instance: Instance) -> Child:
-        child = self._spawn(instance.name, instance, "serve")
+        log = self._state.folder / f"{instance.name}.log"
+        command = [sys.executable, "-m", instance.process.name, "serve"]
+        child = spawn(instance.name, command, log, env=self._environment(instance), cwd=ROOT)
         operations = instance.ports[OPERATIONS]
         await until_ready(child, lambda: _get(operations, "/readyz"), (httpx2.HTTPError,), seconds=READY_SECONDS)
         return child
 
-    def _spawn(self, name: str, instance: Instance, verb: str) -> Child:
-        env = {**os.environ, **self._environment(instance)}
-        log = self._state.folder / f"{name.replace(' ', '-')}.log"
-        return spawn(name, [sys.executable, "-m", instance.process.name, verb], log, env=env, cwd=ROOT)
-
     def _environment(self, instance: Instance) -> dict[str, str]:
+        return {**os.environ, **self._told(instance)}
+
+    def _told(self, instance: Instance) -> dict[str, str]:
         return environment(self._plan, instance, self._urls, self._secrets)
 
     def _running(self, child: Child) -> Running:
@@ -164,7 +159,7 @@ class Stack:
             url=instance.address if instance else self._urls.get(child.name, ""),
             service=instance.process.service if instance else "",
             ports=dict(instance.ports) if instance else {},
-            environment=self._environment(instance) if instance else {},
+            environment=self._told(instance) if instance else {},
         )
 
     async def _timed(self, name: str, starting: Coroutine[Any, Any, None], detail: str) -> None:
