@@ -148,7 +148,9 @@ class _Request:
             self.status = message["status"]
             # The innermost span of the door: with stock instrumentation it is not ours.
             context = trace.get_current_span().get_span_context()
-            ids = [(b"x-request-id", self.id.encode()), (b"traceparent", carrier.traceparent(context).encode())]
+            ids = [(b"x-request-id", self.id.encode())]
+            if context.is_valid:
+                ids.append((b"traceparent", carrier.traceparent(context).encode()))
             message = {**message, "headers": [*message.get("headers", ()), *ids]}
         await self._forward(message)
 
