@@ -102,6 +102,7 @@ class Settings(BaseModel):
     etcd_hosts: CommaList = ()
     etcd_lease_seconds: Count = 10
     etcd_call_seconds: Seconds = 2.0
+    etcd_stream_seconds: Seconds = 300.0  # a watch is begun anew after it
 
     # gRPC
     rpc_inflight_max: Count = 4_000  # calls in flight in a server; more are refused as overloaded
