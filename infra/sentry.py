@@ -34,7 +34,7 @@ def start(settings: Settings, *, version: str = "", transport: Any = None) -> No
         environment=settings.environment,
         server_name=settings.service_name,
         traces_sample_rate=None,
-        send_default_pii=False,
+        # send_default_pii stays unset: off is its default, and naming it is deprecated.
         include_local_variables=False,  # they hold what a request holds
         before_send=_scrub,
         default_integrations=False,
