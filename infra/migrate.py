@@ -14,6 +14,7 @@ import asyncpg
 
 from infra.logs import get_logger
 
+PLATFORM = Path(__file__).parent / "sql" / "migrations"  # what every worker's database begins with
 UP = re.compile(r"^-- migrate:up\s*$", re.MULTILINE)
 DOWN = re.compile(r"^-- migrate:down\s*$", re.MULTILINE)
 ADVISORY_KEY = 0x70726F6D6F  # one migration at a time in a database, however many processes start
