@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette import routing
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import docs, door
@@ -47,6 +48,14 @@ ROUTES = (
 )
 
 
+class Path(routing.Route):
+    """A path of ours, which names itself in the scope: who measures the request outside wants its template."""
+
+    def matches(self, scope: Scope) -> tuple[routing.Match, Scope]:
+        match, found = super().matches(scope)
+        return match, ({**found, "route": self} if found else found)
+
+
 def build(gateway: Gateway) -> ASGIApp:
     """The application: telemetry outside, so that every answer is measured and carries its ids; then the routes."""
     app = FastAPI(
@@ -55,9 +64,9 @@ def build(gateway: Gateway) -> ASGIApp:
     for path in dict.fromkeys(route.path for route in ROUTES):
         here = [route for route in ROUTES if route.path == path]
         endpoints = {route.method: Endpoint(route, gateway, BASE + path) for route in here}
-        app.router.add_route(BASE + path, Methods(endpoints), methods=None)
+        app.router.routes.append(Path(BASE + path, Methods(endpoints)))
     for path, page in docs.pages(BASE, ROUTES).items():
-        app.router.add_route(path, Methods({"GET": page}), methods=None)
+        app.router.routes.append(Path(path, Methods({"GET": page})))
     app.router.default = _not_found
     return HttpTelemetry(app, gateway.settings, quiet_paths=frozenset({f"{BASE}/health"}))
 

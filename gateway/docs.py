@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import orjson
-import swagger_ui_bundle
+import swagger_ui_bundle  # type: ignore[import-untyped]  # the package has no annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import door, openapi

@@ -86,7 +86,7 @@ async def _read(receive: Receive, bytes_max: int) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone()
-        body += message.get("body", b"")
+        body += bytes(message.get("body", b""))
         if len(body) > bytes_max:
             raise problems.BodyTooLarge()
         if not message.get("more_body", False):

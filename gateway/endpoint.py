@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, get_args, get_type_hints
 from uuid import UUID
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import door, fields, idempotency, limits, reader
@@ -72,6 +74,13 @@ class Ask(Generic[B]):
             "command_id": str(self.command_id),
             "fingerprint": self.fingerprint,
         }
+
+
+def timestamp(at: datetime) -> Timestamp:
+    """A moment as messages carry it."""
+    message = Timestamp()
+    message.FromDatetime(at)
+    return message
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ cannot drift apart. Schemas are written in the dialect of OpenAPI 3.0.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeAlias
@@ -151,16 +152,17 @@ def choice(*values: str, aliases: dict[str, str] | None = None) -> Kind:
         return meaning[value]
 
     words = list(meaning)
-    return Kind(
-        core_schema.no_info_plain_validator_function(read),
-        {"type": "string", "enum": words, "description": f"one of {', '.join(words)}"},
-    )
+    return _read_by(read, {"type": "string", "enum": words, "description": f"one of {', '.join(words)}"})
 
 
 def query_number(minimum: int, maximum: int) -> Kind:
     """A whole number in a query string."""
     bounded = core_schema.int_schema(strict=True, ge=minimum, le=maximum)
     return Kind(core_schema.no_info_before_validator_function(read_number, bounded), whole(minimum, maximum).schema)
+
+
+def _read_by(read: Callable[[object], object], schema: Schema) -> Kind:
+    return Kind(core_schema.no_info_plain_validator_function(read), schema)
 
 
 ID_SENTENCE = f"an id: a whole number from 1 to {ID_MAX}, as text or number"
@@ -174,10 +176,7 @@ _ID_SCHEMA: Schema = {
     "description": ID_SENTENCE,
     "example": "42",
 }
-_USERID_SENTENCE = f"an id: a whole number from 1 to {ID_MAX}, as text or number"
-USER_ID_SENTENCE = "a user id: 1 to 64 of A-Z a-z 0-9 _ . : @ - or a whole number"
-
-_ID_SCHEMA: Schema = {
+_USER_ID_SCHEMA: Schema = {
     "oneOf": [
         {"type": "string", "pattern": "^[A-Za-z0-9_.:@-]{1,64}$"},
         {"type": "integer", "format": "int64"},
@@ -191,7 +190,6 @@ _TIME_SCHEMA: Schema = {
     "description": "an RFC 3339 time with its offset, like 2026-05-01T09:00:00Z",
     "example": "2026-05-01T09:00:00Z",
 }
-
 _EMAIL_SCHEMA: Schema = {
     "type": "string",
     "format": "email",
@@ -200,23 +198,11 @@ _EMAIL_SCHEMA: Schema = {
     "description": "an e-mail address, like ada@example.com",
     "example": "ada@example.com",
 }
-Id: TypeAlias = Annotated[int, Kind(core_schema.no_info_plain_validator_function(read_id), _ID_SCHEMA)]
-User_PATH_KINDS: dict[str, tuple[Callable[[object], Any], Schema]] = {
-    "id": (read_id, _ID_SCHEMA),
-    "userId": (read_user_id, _USER_ID_SCHEMA),
-}
 
-_EMAIL_SCHEMA: Schema = {
-    "type": "string",
-    "format": "email",
-    "maxLength": EMAIL_LENGTH_MAX,
-    "pattern": f"^{_EMAIL_FORM}$",
-    "description": "an e-mail address, like ada@example.com",
-    "example": "ada@example.com",
-}
-Id: TypeAlias = Annotated[str, Kind(core_schema.no_info_plain_validator_function(read_user_id), _USER_ID_SCHEMA)]
-Email: TypeAlias = Annotated[str, Kind(core_schema.no_info_plain_validator_function(read_email), _EMAIL_SCHEMA)]
-Time: TypeAlias = Annotated[datetime, Kind(core_schema.no_info_plain_validator_function(read_time), _TIME_SCHEMA)]
+Id: TypeAlias = Annotated[int, _read_by(read_id, _ID_SCHEMA)]
+UserId: TypeAlias = Annotated[str, _read_by(read_user_id, _USER_ID_SCHEMA)]
+Email: TypeAlias = Annotated[str, _read_by(read_email, _EMAIL_SCHEMA)]
+Time: TypeAlias = Annotated[datetime, _read_by(read_time, _TIME_SCHEMA)]
 Money: TypeAlias = Annotated[int, whole(0, MONEY_MAX)]
 Amount: TypeAlias = Annotated[int, whole(1, MONEY_MAX)]
 Quantity: TypeAlias = Annotated[int, whole(1, QUANTITY_MAX)]
@@ -234,8 +220,6 @@ class Nothing(Body):
 
 class Page(Body):
     """Which part of a list: `page` counts from 0."""
-
-    model_config = ConfigDict(extra="ignore")
 
     page: Annotated[int, query_number(0, PAGE_MAX)] = 0
     size: Annotated[int, query_number(1, PAGE_SIZE_MAX)] = 10

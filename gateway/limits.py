@@ -107,11 +107,11 @@ class Limiter:
         key = self._redis.name(f"{_FAMILY}:{limit.name}", subject)
         arguments = [limit.requests_max, limit.window_ms]
         try:
-            reply = await self._script.run(_FAMILY, keys=[key], args=arguments, timeout=self._timeout_seconds)
-            allowed, left, retry_ms, full_ms = (int(value) for value in reply)
-        except (RedisUnavailable, TypeError, ValueError):
+            reply = await self._script.run(_FAMILY, keys=[key], args=arguments, timeout_seconds=self._timeout_seconds)
+        except RedisUnavailable:
             self._away_until = time.monotonic() + self._away_seconds
             return None
+        allowed, left, retry_ms, full_ms = map(int, reply)
         return Verdict(limit, bool(allowed), left, retry_ms, full_ms)
 
 

@@ -25,12 +25,13 @@ class Reader(Generic[B]):
         self.model = model
         self._adapter = TypeAdapter(model)
         properties = model.model_json_schema(by_alias=True)["properties"] if model.model_fields else {}
+        self._nothing = b"" if properties else b"{}"  # where nothing is wanted, an empty body says it
         self._sentences = {name: _sentence(schema) for name, schema in properties.items()}
 
     def body(self, raw: bytes) -> B:
         """The value of a JSON document. :raises ValidationFailed: naming the fields, or `body` when it is no JSON."""
         try:
-            return self._adapter.validate_json(raw)
+            return self._adapter.validate_json(raw or self._nothing)
         except ValidationError as error:
             raise ValidationFailed(self._explain(error)) from None
 
@@ -38,9 +39,10 @@ class Reader(Generic[B]):
         """The value of a query string; unknown names are ignored. :raises ValidationFailed: naming the parameters."""
         values: dict[str, str] = {}
         for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True):
-            if name in values and name in self._sentences:
+            if name in values:
                 raise ValidationFailed({name: "is given twice; give it once"})
-            values[name] = value
+            if name in self._sentences:
+                values[name] = value
         try:
             return self._adapter.validate_python(values)
         except ValidationError as error:

@@ -8,6 +8,7 @@ import orjson
 
 from gateway import idempotency, problems
 from gateway.endpoint import ADMIN, ANYONE, PUBLIC, SERVICE, USER, Route
+from gateway.fields import Schema
 from gateway.openapi import local, samples, schemas
 
 TITLE = "Promotion platform"
@@ -45,7 +46,7 @@ _STATUSES = {200: "What was asked for.", 201: "What was made."}
 def document(base: str, routes: Sequence[Route]) -> dict[str, Any]:
     """The whole document, for the routes below `base`."""
     messages = schemas.Messages()
-    bodies: dict[str, schemas.Schema] = {}
+    bodies: dict[str, Schema] = {}
     paths: dict[str, dict[str, Any]] = {}
     for route in sorted(routes, key=lambda route: (route.path, route.method)):
         paths.setdefault(base + route.path, {})[route.method.lower()] = _operation(route, messages, bodies)
@@ -59,13 +60,14 @@ def document(base: str, routes: Sequence[Route]) -> dict[str, Any]:
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
             "schemas": dict(sorted(parts.items())),
+            "responses": {".".join(codes): _refused(codes) for codes in _together(routes)},
             "examples": {code: {"summary": problems.PROBLEMS[code].title, "value": _example(code)} for code in codes},
             "headers": _HEADERS,
         },
     }
 
 
-def _operation(route: Route, messages: schemas.Messages, bodies: dict[str, schemas.Schema]) -> dict[str, Any]:
+def _operation(route: Route, messages: schemas.Messages, bodies: dict[str, Schema]) -> dict[str, Any]:
     summary = (route.function.__doc__ or "").splitlines()[0].rstrip(".")
     subject = route.path.split("/")[1]
     operation: dict[str, Any] = {
@@ -75,7 +77,8 @@ def _operation(route: Route, messages: schemas.Messages, bodies: dict[str, schem
         "description": _WHO[route.access],
         "security": [{"bearer": []}] if route.access else [],
         "parameters": [*_path_parameters(route), *_other_parameters(route)],
-        "responses": {str(route.status): _success(route, messages), **_refusals(route)},
+        "responses": {str(route.status): _success(route, messages)}
+        | {str(status): {"$ref": f"#/components/responses/{'.'.join(codes)}"} for status, codes in _refusals(route)},
     }
     if route.method == "POST":
         bodies[route.given.__name__] = schemas.of_model(route.given)
@@ -124,11 +127,17 @@ def _success(route: Route, messages: schemas.Messages) -> dict[str, Any]:
     }
 
 
-def _refusals(route: Route) -> dict[str, Any]:
+def _refusals(route: Route) -> list[tuple[int, list[str]]]:
+    """The codes a route may refuse with, by their status."""
     by_status: dict[int, list[str]] = {}
     for code in sorted(set(_codes(route))):
         by_status.setdefault(problems.PROBLEMS[code].status, []).append(code)
-    return {str(status): _refused(codes) for status, codes in sorted(by_status.items())}
+    return sorted(by_status.items())
+
+
+def _together(routes: Iterable[Route]) -> list[tuple[str, ...]]:
+    """The codes that appear together, under one status of one route."""
+    return sorted({tuple(codes) for route in routes for _, codes in _refusals(route)})
 
 
 def _codes(route: Route) -> Iterable[str]:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from gateway.openapi.schemas import Schema, reference
+from gateway.fields import Schema
+from gateway.openapi.schemas import reference
 
 # By the route's path: the schema of its answer, and what it refuses beside what any route may.
 NAMES: Final[Mapping[str, str]] = {

@@ -97,14 +97,14 @@ def refusal(code: str) -> Refused:
 
 
 def _of_field(field: FieldDescriptor) -> Any:
-    if field.is_repeated:
-        return [of_message(field.message_type)]
-    if field.message_type is not None and field.name not in FIELDS:
-        if field.message_type.full_name == "google.protobuf.Timestamp":
-            return None if field.containing_oneof is not None else TIME
-        return of_message(field.message_type)
-    if field.enum_type is not None:
-        return WORDS[field.enum_type.name]
     if field.name in FIELDS:
         return FIELDS[field.name]
-    return None if field.containing_oneof is not None else 0
+    if field.enum_type is not None:
+        return WORDS[field.enum_type.name]
+    if field.containing_oneof is not None:  # `optional`: absent is null
+        return None
+    if field.message_type is None:
+        return 0
+    if field.message_type.full_name == "google.protobuf.Timestamp":
+        return TIME
+    return [of_message(field.message_type)] if field.is_repeated else of_message(field.message_type)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from pydantic import BaseModel
 
 from gateway.fields import Schema
@@ -75,24 +75,18 @@ class Messages:
                 return {"type": "string", "format": "date-time"}
             return self.reference(field.message_type)
         if field.enum_type is not None:
-            return {"type": "string", "enum": enum_words(field)}
+            return {"type": "string", "enum": _words(field.enum_type)}
         if field.type in _INTEGERS:
-            if is_id(field):
+            if field.type == FieldDescriptor.TYPE_INT64 and (field.name == "id" or field.name.endswith("_id")):
                 return {"type": "string", "pattern": "^[0-9]+$"}
             return {"type": "integer", "format": _INTEGERS[field.type]}
         return {"type": "boolean"} if field.type == FieldDescriptor.TYPE_BOOL else {"type": "string"}
 
 
-def is_id(field: FieldDescriptor) -> bool:
-    """Whether a 64-bit number is the name of something: those are written as text."""
-    return field.type == FieldDescriptor.TYPE_INT64 and (field.name == "id" or field.name.endswith("_id"))
-
-
-def enum_words(field: FieldDescriptor) -> list[str]:
+def _words(enum: EnumDescriptor) -> list[str]:
     """The words of an enum as clients see them: without its prefix, without "nothing was said"."""
-    values = field.enum_type.values
-    prefix = values[0].name.removesuffix(_NOT_SAID)
-    return [each.name.removeprefix(prefix) for each in values[1:]]
+    prefix = enum.values[0].name.removesuffix(_NOT_SAID)
+    return [each.name.removeprefix(prefix) for each in enum.values[1:]]
 
 
 def problem(codes: Sequence[str]) -> Schema:

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from gateway.endpoint import Ask
+from gateway.endpoint import Ask, timestamp
 from gateway.fields import Amount, Body, Id, Money, Nothing, NullAs, Page, Quantity, Time, UserId, choice, text
 from infra.errors import ValidationFailed
 from protos.coupon.v1 import coupon_pb2 as pb
@@ -68,8 +68,8 @@ def create_policy(ask: Ask[NewPolicy]) -> pb.CreateCouponPolicyRequest:
         title=body.title,
         description=body.description,
         total_quantity=body.total_quantity,
-        start_time=body.start_time,
-        end_time=body.end_time,
+        start_time=timestamp(body.start_time),
+        end_time=timestamp(body.end_time),
         discount_type=pb.DiscountType.Value(f"DISCOUNT_TYPE_{body.discount_type}"),
         discount_value=body.discount_value,
         minimum_order_amount=body.minimum_order_amount,

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from gateway.endpoint import Ask
+from gateway.endpoint import Ask, timestamp
 from gateway.fields import Body, Id, Money, Nothing, NullAs, Page, Quantity, Time, choice, text, whole
 from infra.errors import ValidationFailed
 from protos.timesale.v1 import timesale_pb2 as pb
@@ -66,8 +66,8 @@ def create_time_sale(ask: Ask[NewTimeSale]) -> pb.CreateTimeSaleRequest:
         product_id=body.product_id,
         quantity=body.quantity,
         discount_price=body.discount_price,
-        start_at=body.start_at,
-        end_at=body.end_at,
+        start_at=timestamp(body.start_at),
+        end_at=timestamp(body.end_at),
         per_user_limit=body.per_user_limit,
         reward_points=body.reward_points,
     )

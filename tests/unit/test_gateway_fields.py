@@ -24,13 +24,37 @@ def refused(reader: Reader, raw: bytes) -> dict[str, str]:
     return caught.value.fields
 
 
-@pytest.mark.parametrize("odd", [b"1.5", b'"1e3"', b"1e3", b"true", b"9223372036854775808", b"NaN", b"-1", b"0", b"[]", b"{}", b"null", b'"007"', b'" 7"', b'"7\\n"', '"７"'.encode(), b"Infinity", b"1e400"])  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"1.5",
+        b'"1e3"',
+        b"1e3",
+        b"true",
+        b"9223372036854775808",
+        b"NaN",
+        b"-1",
+        b"0",
+        b"[]",
+        b"{}",
+        b"null",
+        b'"007"',
+        b'" 7"',
+        b'"7\\n"',
+        '"７"'.encode(),
+        b"Infinity",
+        b"1e400",
+    ],
+)
 def test_an_odd_id_is_refused_with_what_would_be_right(odd: bytes) -> None:
     fields = refused(ORDER, b'{"timeSaleId":%s,"quantity":1}' % odd)
     assert fields == {"timeSaleId": "must be an id: a whole number from 1 to 9223372036854775807, as text or number"}
 
 
-@pytest.mark.parametrize("odd", [b"1.5", b"1.0", b'"5"', b"1e3", b"true", b"9223372036854775808", b"NaN", b"-5", b"0", b"1000000001", b"null"])  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    [b"1.5", b"1.0", b'"5"', b"1e3", b"true", b"9223372036854775808", b"NaN", b"-5", b"0", b"1000000001", b"null"],
+)
 def test_an_odd_quantity_is_refused_with_what_would_be_right(odd: bytes) -> None:
     fields = refused(ORDER, b'{"timeSaleId":"1","quantity":%s}' % odd)
     assert fields == {"quantity": "must be a whole number from 1 to 1000000000"}
@@ -51,7 +75,9 @@ def test_ids_are_accepted_as_text_and_as_numbers() -> None:
     assert texts == numbers
 
 
-@pytest.mark.parametrize(("given", "read"), [(b'"u-1"', "u-1"), (b"17", "17"), (b"-5", "-5"), (b'"a@b.c:d_e"', "a@b.c:d_e")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "read"), [(b'"u-1"', "u-1"), (b"17", "17"), (b"-5", "-5"), (b'"a@b.c:d_e"', "a@b.c:d_e")]
+)
 def test_a_user_id_is_opaque_text_and_a_number_becomes_its_text(given: bytes, read: str) -> None:
     assert ORDER.body(b'{"timeSaleId":1,"quantity":1,"userId":%s}' % given).user_id == read
 
@@ -61,7 +87,18 @@ def test_another_user_id_is_refused(given: bytes) -> None:
     assert "userId" in refused(ORDER, b'{"timeSaleId":1,"quantity":1,"userId":%s}' % given)
 
 
-@pytest.mark.parametrize("odd", [b"2026-05-01T09:00:00", b"2026-05-01", b"2026-02-30T09:00:00Z", b"1777618800", b"2026-05-01T25:00:00Z", b"0001-01-01T00:00:00+01:00", b"now"])  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"2026-05-01T09:00:00",
+        b"2026-05-01",
+        b"2026-02-30T09:00:00Z",
+        b"1777618800",
+        b"2026-05-01T25:00:00Z",
+        b"0001-01-01T00:00:00+01:00",
+        b"now",
+    ],
+)
 def test_a_time_without_offset_or_that_never_was_is_refused(odd: bytes) -> None:
     body = (POLICY % b"5").replace(b"2026-05-01T09:00:00Z", odd)
     assert refused(Reader(NewPolicy), body) == {
@@ -107,7 +144,9 @@ def test_all_wrong_fields_are_named_at_once() -> None:
     }
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"{'a':1}", b"[" * 30_000, b'{"a":"\\ud800"}', b'{"a":' + b"9" * 5000 + b"}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"\xff", b"{'a':1}", b"[" * 30_000, b'{"a":"\\ud800"}', b'{"a":' + b"9" * 5000 + b"}"]
+)
 def test_what_is_no_json_is_told_so_with_the_remedy(raw: bytes) -> None:
     assert refused(ORDER, raw)["body"].endswith("; send one JSON object")
 
@@ -124,7 +163,10 @@ def test_a_name_is_neither_blank_nor_long_nor_holds_nul(name: bytes) -> None:
     }
 
 
-@pytest.mark.parametrize("email", ["ada", "ada@", "@b.c", "a b@c.de", "a@b", "a@b.c\n", "ü@b.de", "a@b..de", "x" * 65 + "@b.de", "a\x00@b.de"])  # fmt: skip
+@pytest.mark.parametrize(
+    "email",
+    ["ada", "ada@", "@b.c", "a b@c.de", "a@b", "a@b.c\n", "ü@b.de", "a@b..de", "x" * 65 + "@b.de", "a\x00@b.de"],
+)
 def test_what_is_no_e_mail_is_refused(email: str) -> None:
     raw = Registration.model_construct(email=email, name="Ada", password="12345678").model_dump_json().encode()
     assert list(refused(Reader(Registration), raw)) == ["email"]
@@ -145,7 +187,20 @@ def test_a_page_has_defaults_and_unknown_parameters_are_ignored() -> None:
     assert (page.page, page.size) == (0, 10)
 
 
-@pytest.mark.parametrize("raw", [b"size=0", b"size=101", b"size=1e1", b"size=%2010", b"size=", b"size=-1", b"size=010", b"size=1&size=2", b"size=%D9%A1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"size=0",
+        b"size=101",
+        b"size=1e1",
+        b"size=%2010",
+        b"size=",
+        b"size=-1",
+        b"size=010",
+        b"size=1&size=2",
+        b"size=%D9%A1",
+    ],
+)
 def test_an_odd_size_is_refused(raw: bytes) -> None:
     with pytest.raises(ValidationFailed) as caught:
         Reader(Page).query(raw)

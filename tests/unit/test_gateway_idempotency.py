@@ -1,5 +1,6 @@
 """Keys, command ids and fingerprints."""
 
+import contextlib
 import json
 import unicodedata
 
@@ -36,10 +37,8 @@ def test_another_key_is_refused(header: str) -> None:
 
 @given(st.text(max_size=300))
 def test_whatever_the_header_it_is_read_or_refused(header: str) -> None:
-    try:
+    with contextlib.suppress(ValidationFailed):
         assert 1 <= len(idempotency.read_key(header)) <= 255
-    except ValidationFailed:
-        pass
 
 
 def test_the_same_key_names_the_same_command_for_the_same_caller_and_route_alone() -> None:
@@ -62,7 +61,7 @@ def test_a_clients_key_and_our_own_command_are_told_apart_by_version() -> None:
 
 
 def test_command_ids_never_change_over_releases() -> None:
-    assert str(idempotency.command_id("u-1", "POST", "/api/v1/orders", "k")) == "COMMAND_ID"
+    assert str(idempotency.command_id("u-1", "POST", "/api/v1/orders", "k")) == "d47ecec8-38d9-5a53-a84e-e09e0d28cab2"
 
 
 @given(sale=st.integers(1, 2**63 - 1), quantity=st.integers(1, 10**9), shuffled=st.randoms())
