@@ -7,13 +7,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.timesale.v1 import timesale_pb2 as pb
 from timesale.rules import Listing, Order, OrderStatus, Product, SaleStatus
 
-SALE_STATUSES: dict[SaleStatus, pb.TimeSaleStatus] = {
+SALE_STATUSES: dict[SaleStatus, "pb.TimeSaleStatus.ValueType"] = {
     SaleStatus.SCHEDULED: pb.TIME_SALE_STATUS_SCHEDULED,
     SaleStatus.ACTIVE: pb.TIME_SALE_STATUS_ACTIVE,
     SaleStatus.SOLD_OUT: pb.TIME_SALE_STATUS_SOLD_OUT,
     SaleStatus.ENDED: pb.TIME_SALE_STATUS_ENDED,
 }
-ORDER_STATUSES: dict[OrderStatus, pb.OrderStatus] = {
+ORDER_STATUSES: dict[OrderStatus, "pb.OrderStatus.ValueType"] = {
     OrderStatus.PENDING: pb.ORDER_STATUS_PENDING,
     OrderStatus.COMPLETED: pb.ORDER_STATUS_COMPLETED,
     OrderStatus.FAILED: pb.ORDER_STATUS_FAILED,
@@ -37,7 +37,7 @@ def moment(message: Timestamp) -> datetime:
         raise ValueError(str(error)) from error
 
 
-def sale_status(message: pb.TimeSaleStatus) -> SaleStatus | None:
+def sale_status(message: "pb.TimeSaleStatus.ValueType") -> SaleStatus | None:
     """The status named, or None where the message names none or one unknown here."""
     return _STATUS_OF.get(message)
 

@@ -63,6 +63,7 @@ JOIN sales ON sales.id = ANY($1::bigint[])
 
 -- insert_orders --
 -- summary: INSERT orders
+-- operation: pg.query INSERT time_sale_order
 INSERT INTO orders (time_sale_id, user_id, quantity, status, queue_number, created_at, unit_price, total_price,
   reward_points, command_id)
 SELECT time_sale_id, user_id, quantity, 'COMPLETED', queue_number, $1, unit_price, total_price, reward_points,
