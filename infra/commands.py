@@ -3,20 +3,22 @@
 Looked up in the facts statement, after the locks and before any other check; written in the effect's transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Never
+from typing import Never, TypeVar
 from uuid import UUID
 
 from google.rpc.status_pb2 import Status
 
 from infra.caller import Command
 from infra.errors import KeyReused, Refused
-from infra.postgres import Conn, load_queries
+from infra.postgres import Conn, Failure, classify, load_queries
 from infra.rpc.status import from_status, to_status
 from infra.telemetry import instruments
+
+Result = TypeVar("Result")
 
 SQL = load_queries(Path(__file__).parent / "sql/queries.sql")
 NEW, REPLAYED, REUSED = (instruments.IDEMPOTENCY_REQUESTS.labels(result) for result in ("new", "replayed", "reused"))
@@ -99,6 +101,19 @@ async def save(conn: Conn, outcomes: Sequence[Outcome]) -> None:
         [each.answer for each in kept],
         [to_status(each.refusal).SerializeToString() if each.refusal else None for each in kept],
     )
+
+
+async def carry_out(transact: Callable[[], Awaitable[Result]]) -> Result:
+    """Run a command's transaction; once more, at once, if another one stored the same command meanwhile.
+
+    For verbs that are not batched: a batch does it by itself. The second run finds the command among its facts.
+    """
+    try:
+        return await transact()
+    except Exception as error:
+        if classify(error) is not Failure.AGAIN_AT_ONCE:
+            raise
+    return await transact()
 
 
 def _refuse_again(known: Known) -> Never:
