@@ -1,0 +1,50 @@
+"""A user redeems a coupon on an order. One found overdue is stored as EXPIRED, though the answer is a refusal."""
+
+from coupon import events, messages, metrics, rules, store
+from infra import commands, outbox, telemetry
+from infra.caller import Command
+from infra.commands import Answer, Outcome
+from infra.errors import NotFound
+from infra.postgres import Database
+
+VERB = "use"
+
+
+async def use(
+    database: Database,
+    relay: outbox.Relay,
+    *,
+    command: Command,
+    coupon_id: int,
+    order_id: int | None,
+    order_amount: int,
+) -> Answer:
+    """The coupon, used, as a serialized Coupon. `order_amount` in the smallest unit.
+
+    :raises NotFound: :raises Forbidden: :raises ValidationFailed: :raises KeyReused: as for any demand
+    :raises CouponNotAvailable: :raises CouponExpired: :raises MinimumOrderAmount: as the rules say
+    """
+
+    async def transact() -> Answer:
+        rules.check_use(order_id, order_amount)
+        async with database.transaction() as conn:
+            coupon = await store.lock_coupon(conn, coupon_id)
+            at, known = await commands.read_facts(conn, [command.command_id])
+            if command.command_id in known:
+                return Answer(commands.replay(known[command.command_id], command), replayed=True)
+            if coupon is None:
+                raise NotFound("Coupon", coupon_id)
+            decision = rules.use(coupon, caller=command.caller, order_id=order_id, order_amount=order_amount, at=at)
+            after, body = decision.coupon, messages.coupon_message(decision.coupon).SerializeToString()
+            if after is not coupon:
+                await store.update_coupons(conn, [after])
+            await commands.save(conn, [Outcome(command, VERB, None if decision.refusal else body, decision.refusal)])
+            if after is not coupon:
+                await outbox.add(conn, [events.coupon_entered(after)], at)
+        relay.wake()
+        if decision.refusal is not None:
+            raise decision.refusal
+        return Answer(body, replayed=False)
+
+    with telemetry.with_span("coupon.use", attributes={metrics.COUPON_ID: coupon_id}):
+        return await metrics.USES.counted(commands.carry_out(transact))
