@@ -236,6 +236,12 @@ async def test_a_large_head_is_refused(server: HttpServer, pieces: int) -> None:
     assert b"200 OK" not in answer
 
 
+async def test_a_header_without_an_end_is_refused(server: HttpServer) -> None:
+    endless = (b"GET / HTTP/1.1\r\nx: ", b"y" * 5_000, b"y" * 5_000)
+    answer = await read_all(server.port, *endless, every=0.02)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
 async def test_a_large_url_is_refused(server: HttpServer) -> None:
     answer = await read_all(server.port, b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 431 ")

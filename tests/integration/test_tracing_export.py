@@ -1,18 +1,21 @@
 """Spans reach a real OTLP backend, and the process says where it sends them."""
 
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 
 import httpx2
 import orjson
 import pytest
 import structlog
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from infra import logs, telemetry
 from infra.local import sink
 from infra.local.ports import free_ports
 from infra.settings import Settings
-from infra.telemetry import tracing
+from infra.telemetry import instruments, tracing
 from tests.fixtures.waiting import eventually
 
 
@@ -70,6 +73,36 @@ def test_a_backend_that_cannot_be_used_is_a_line_and_not_the_end(
     line = orjson.loads(out.getvalue())
     assert line["event"] == "tracing.failed"
     assert line["message"] == "[TracingService] Failed to initialize tracing: no such endpoint"
+
+
+class _Stuck(SpanExporter):
+    """A backend that answers when it is let."""
+
+    def __init__(self) -> None:
+        self.let = threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.let.wait(10)
+        return SpanExportResult.FAILURE
+
+
+def test_spans_that_find_the_queue_full_and_those_of_failed_exports_are_counted(
+    out: io.BytesIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = _Stuck()
+    monkeypatch.setattr(tracing, "_exporter", lambda settings: backend)
+    before = instruments.SPANS_DROPPED._value.get()
+    telemetry.start(
+        Settings(otel_traces_sampler="always_on", otel_bsp_max_queue_size=20, otel_bsp_max_export_batch_size=10)
+    )
+    for _ in range(1_000):
+        with telemetry.root("job"):
+            pass
+    full = instruments.SPANS_DROPPED._value.get() - before
+    assert 1_000 - 40 <= full < 1_000
+    backend.let.set()
+    telemetry.shutdown()
+    assert instruments.SPANS_DROPPED._value.get() - before == 1_000
 
 
 @pytest.mark.parametrize(
