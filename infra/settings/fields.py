@@ -189,10 +189,12 @@ class WorkerSettings(Settings):
 
     # outbox
     relay_size_max: Count = 500
-    relay_poll_seconds: Seconds = 0.5
+    relay_poll_seconds: Seconds = 0.2  # what this process commits is sent at once; others' rows wait so long
     relay_lock_retry_seconds: Seconds = 1.0
     relay_ping_seconds: Seconds = 1.0
     relay_idle_session_timeout_ms: Milliseconds = 5_000
+    relay_measure_seconds: Seconds = 5.0
+    relay_drain_seconds: Seconds = 1.0
 
     # consumer
     consumer_attempts_max: Count = 5
