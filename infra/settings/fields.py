@@ -96,7 +96,8 @@ class Settings(BaseModel):
     http_head_bytes_max: Count = 16_384
     http_body_seconds: Seconds = 10.0
     http_body_bytes_max: Count = 65_536
-    http_connections_max: Count = 2_000
+    http_requests_max: Count = 2_000  # answered at once; more are refused with Retry-After
+    http_connections_max: Count = 10_000  # open at once, idle ones too
 
     # discovery
     etcd_hosts: CommaList = ()

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, TypeAlias
 from uuid import uuid4
 
+import orjson
 from opentelemetry import trace
 from prometheus_client import Histogram
 
@@ -25,6 +26,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "_OTHER"
+RETRY_AFTER_SECONDS = b"1"
 LEFT = 499  # the client left before the answer: a status for the metric only
 PEERS_KEPT_MAX = 1_024
 
@@ -35,7 +37,8 @@ class HttpTelemetry:
     """The outermost application: everything inside runs in the request's span and with its request id.
 
     A `traceparent` is believed from `trace_trusted_peers` only; from others it becomes a link of a new trace.
-    `quiet_paths` (health) get ids but no span, and a log line at debug.
+    `quiet_paths` (health) get ids but no span, and a log line at debug. Above `http_requests_max` requests at once the
+    rest is refused here, cheaply.
     """
 
     def __init__(self, app: App, settings: Settings, *, quiet_paths: frozenset[str] = frozenset()) -> None:
@@ -44,24 +47,31 @@ class HttpTelemetry:
         self._quiet = quiet_paths
         self._trusted = lru_cache(PEERS_KEPT_MAX)(_Trust(settings.trace_trusted_peers))
         self._seconds: dict[tuple[str, str, str, str], Histogram] = {}
+        self._active, self._active_max = 0, settings.http_requests_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = _Request(scope, send)
-        instruments.HTTP_ACTIVE.inc()
+        self._active += 1
+        instruments.HTTP_ACTIVE.set(self._active)
         try:
             with spans.in_span(self._span(scope, request)) as request.span:
                 await self._run(request, receive)
         finally:
-            instruments.HTTP_ACTIVE.dec()
+            self._active -= 1
+            instruments.HTTP_ACTIVE.set(self._active)
             request.span.end()
 
     async def _run(self, request: "_Request", receive: Receive) -> None:
         error: BaseException | None = None
         try:
-            await self._app(request.scope, receive, request.send)
+            if self._active > self._active_max:
+                logs.add_facts(refusal_code="UNAVAILABLE")
+                await request.refuse(503, "Service Unavailable", "UNAVAILABLE", (b"retry-after", RETRY_AFTER_SECONDS))
+            else:
+                await self._app(request.scope, receive, request.send)
         except asyncio.CancelledError as cancelled:
             error = cancelled
             raise
@@ -69,8 +79,7 @@ class HttpTelemetry:
             error = bug
             sentry.capture(bug)
             if not request.status:
-                request.status = 500
-                await request.refuse()
+                await request.refuse(500, "Internal Server Error", "INTERNAL")
         finally:
             self._tell(request, error)
 
@@ -154,11 +163,11 @@ class _Request:
             message = {**message, "headers": [*message.get("headers", ()), *ids]}
         await self._forward(message)
 
-    async def refuse(self) -> None:
-        """The answer to a bug nobody inside turned into one."""
-        body = b'{"type":"about:blank","title":"Internal Server Error","status":500,"code":"INTERNAL"}'
-        headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
-        await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+    async def refuse(self, status: int, title: str, code: str, *headers: tuple[bytes, bytes]) -> None:
+        """The answer where nobody inside gives one."""
+        body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "code": code})
+        described = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
+        await self.send({"type": "http.response.start", "status": status, "headers": [*described, *headers]})
         await self._forward({"type": "http.response.body", "body": body})
 
     def attributes(self) -> dict[str, str | int]:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 MARK = "[redacted]"
 DEPTH_MAX = 8
+KEYS_KEPT_MAX = 2_048
 TEXT_MAX = 16_384  # characters of one value
 
 SECRET_KEY = re.compile(r"authorization|cookie|passw(or)?d|token|secret|dsn|e-?mail|api[-_]?key", re.IGNORECASE)
@@ -49,9 +51,14 @@ def value(given: Any, depth: int = 0) -> Any:
 
 def mapping(given: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
     """The mapping without secrets: a key that names one hides its value, whatever it is."""
-    return {text(str(key)): MARK if is_secret(str(key)) else value(item, depth) for key, item in given.items()}
+    clean = {}
+    for key, item in given.items():
+        name, hides = _key(str(key))
+        clean[name] = MARK if hides else value(item, depth)
+    return clean
 
 
-def is_secret(key: str) -> bool:
-    """Does a field of this name hold a secret?"""
-    return SECRET_KEY.search(key) is not None and HARMLESS_KEY.search(key) is None
+@lru_cache(KEYS_KEPT_MAX)
+def _key(key: str) -> tuple[str, bool]:
+    """The key without secrets, and whether it names one: fields repeat, so they are looked at once."""
+    return text(key), SECRET_KEY.search(key) is not None and HARMLESS_KEY.search(key) is None

@@ -7,12 +7,14 @@ sampled parent. `start_span` and `root` begin a trace where there is none: doors
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol, TypeAlias
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.util.types import AttributeValue
@@ -26,6 +28,7 @@ Links: TypeAlias = Sequence[Link]
 # A refusal is normal business and no red span, except where it means "not there" or "too late".
 FAULTS = frozenset({Kind.UNAVAILABLE, Kind.DEADLINE})
 _RECORDED = "__promo_recorded__"
+_KEPT: ContextVar[list[ReadableSpan] | None] = ContextVar("kept_spans", default=None)
 _IDS = RandomIdGenerator()
 
 
@@ -178,6 +181,36 @@ def tell(span: Span, error: BaseException) -> None:
         span.set_status(StatusCode.ERROR, error.code)
 
 
+@contextlib.contextmanager
+def keeping() -> Iterator[list[ReadableSpan]]:
+    """Collects the spans that end inside the block, for `copy`."""
+    kept: list[ReadableSpan] = []
+    token = _KEPT.set(kept)
+    try:
+        yield kept
+    finally:
+        _KEPT.reset(token)
+
+
+def copy(spans: Sequence[ReadableSpan], parent: Span) -> None:
+    """What happened once for several traces, under `parent` too: real times, marked `promo.batch.shared`, no metric."""
+    made: dict[int, Span] = {}
+    for each in sorted(spans, key=lambda span: span.start_time or 0):
+        above = made.get(each.parent.span_id, parent) if each.parent else parent
+        copied = _Source.tracer.start_span(
+            each.name,
+            set_span_in_context(above, Context()),
+            each.kind,
+            {**(each.attributes or {}), names.BATCH_SHARED: True},
+            start_time=each.start_time,
+        )
+        if not each.status.is_unset:
+            copied.set_status(each.status)
+        if each.context is not None:
+            made[each.context.span_id] = copied
+        copied.end(each.end_time)
+
+
 def link(context: SpanContext, kind: str) -> Link:
     """A link that says why it is there (`batch`, `rpc`, `relay`, `send`)."""
     return Link(context, {names.LINK: kind})
@@ -209,6 +242,9 @@ class _Opened(_Entered):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         super().__exit__(kind, error, tb)
         self._span.end()
+        kept = _KEPT.get()
+        if kept is not None and isinstance(self._span, ReadableSpan):
+            kept.append(self._span)
 
 
 class _Skipped:

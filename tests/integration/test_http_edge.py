@@ -192,6 +192,24 @@ async def test_a_bug_is_a_bare_500_and_an_error_with_its_stack(client: httpx2.As
     assert isinstance(line["exc_info"], ValueError)
 
 
+async def test_too_many_requests_at_once_are_refused_cheaply(spans: Spans) -> None:
+    settings = SETTINGS.model_copy(update={"http_requests_max": 1})
+    ASKED.clear()
+    ANSWER.clear()
+    async with serving(HttpTelemetry(make_app(), settings), settings) as server, httpx2.AsyncClient() as client:
+        url = f"http://127.0.0.1:{server.port}"
+        async with asyncio.TaskGroup() as tasks:
+            slow = tasks.create_task(client.get(f"{url}/slow"))
+            await ASKED.wait()
+            refused = await client.get(f"{url}/coupons/1")
+            ANSWER.set()
+        assert (await client.get(f"{url}/coupons/1")).status_code == 200
+    assert slow.result().status_code == 200
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json()["code"] == "UNAVAILABLE"
+    assert {"x-request-id", "traceparent"} <= set(refused.headers)
+
+
 async def test_health_makes_no_span_but_its_answer_has_ids(client: httpx2.AsyncClient, spans: Spans) -> None:
     answer = await client.get("/health")
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", answer.headers["traceparent"])
@@ -274,6 +292,8 @@ async def test_a_draining_server_finishes_what_was_asked(spans: Spans) -> None:
     async with asyncio.TaskGroup() as tasks, httpx2.AsyncClient() as client:
         server = HttpServer(make_app(), settings, tasks, port=0)
         await server.start()
+        ASKED.clear()
+        ANSWER.clear()
         url = f"http://127.0.0.1:{server.port}"
         slow = tasks.create_task(client.get(f"{url}/slow"))
         await ASKED.wait()
