@@ -8,12 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-from infra.redis import Redis, RedisUnavailable
-
 from gateway import metrics
 from gateway.clock import wall_now
 from gateway.settings import GatewaySettings
 from infra.errors import RateLimited
+from infra.redis import Redis, RedisUnavailable
 
 _SCRIPT = Path(__file__).parent / "lua" / "rate_limit.lua"
 _FAMILY = "ratelimit"

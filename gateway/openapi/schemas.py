@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from pydantic import BaseModel
 
 from gateway.fields import Schema
 from gateway.openapi import samples
+from infra import render
 
 _INTEGERS: Final[Mapping[int, str]] = {FieldDescriptor.TYPE_INT32: "int32", FieldDescriptor.TYPE_INT64: "int64"}
 _NOT_SAID = "UNSPECIFIED"
@@ -75,18 +76,15 @@ class Messages:
                 return {"type": "string", "format": "date-time"}
             return self.reference(field.message_type)
         if field.enum_type is not None:
-            return {"type": "string", "enum": _words(field.enum_type)}
+            return {
+                "type": "string",
+                "enum": [each for each in render.enum_names(field.enum_type) if each != _NOT_SAID],
+            }
         if field.type in _INTEGERS:
-            if field.type == FieldDescriptor.TYPE_INT64 and (field.name == "id" or field.name.endswith("_id")):
+            if render.is_id(field):
                 return {"type": "string", "pattern": "^[0-9]+$"}
             return {"type": "integer", "format": _INTEGERS[field.type]}
         return {"type": "boolean"} if field.type == FieldDescriptor.TYPE_BOOL else {"type": "string"}
-
-
-def _words(enum: EnumDescriptor) -> list[str]:
-    """The words of an enum as clients see them: without its prefix, without "nothing was said"."""
-    prefix = enum.values[0].name.removesuffix(_NOT_SAID)
-    return [each.name.removeprefix(prefix) for each in enum.values[1:]]
 
 
 def problem(codes: Sequence[str]) -> Schema:

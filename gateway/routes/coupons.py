@@ -61,7 +61,7 @@ class CouponPage(Page):
 
 
 def create_policy(ask: Ask[NewPolicy]) -> pb.CreateCouponPolicyRequest:
-    """The demand for a new policy."""
+    """Create a coupon policy."""
     body = ask.given
     return pb.CreateCouponPolicyRequest(
         **ask.command(),
@@ -80,39 +80,39 @@ def create_policy(ask: Ask[NewPolicy]) -> pb.CreateCouponPolicyRequest:
 
 
 def get_policy(ask: Ask[Nothing]) -> pb.GetCouponPolicyRequest:
-    """The question for one policy."""
+    """Read a coupon policy."""
     return pb.GetCouponPolicyRequest(caller=ask.caller_message(), coupon_policy_id=ask.id)
 
 
 def list_policies(ask: Ask[Page]) -> pb.ListCouponPoliciesRequest:
-    """The question for all policies, newest first."""
+    """List coupon policies, newest first."""
     return pb.ListCouponPoliciesRequest(caller=ask.caller_message(), page=ask.given.page, size=ask.given.size)
 
 
 def issue(ask: Ask[NewCoupon]) -> pb.IssueCouponRequest:
-    """The demand for a coupon."""
+    """Issue a coupon."""
     return pb.IssueCouponRequest(**ask.command(), user_id=ask.user_id, coupon_policy_id=ask.given.coupon_policy_id)
 
 
 def use(ask: Ask[Use]) -> pb.UseCouponRequest:
-    """The demand to use a coupon on an order."""
+    """Use a coupon on an order."""
     return pb.UseCouponRequest(
         **ask.command(), coupon_id=ask.id, order_id=ask.given.order_id, order_amount=ask.given.order_amount
     )
 
 
 def cancel(ask: Ask[Nothing]) -> pb.CancelCouponRequest:
-    """The demand to cancel a used coupon."""
+    """Cancel a used coupon."""
     return pb.CancelCouponRequest(**ask.command(), coupon_id=ask.id)
 
 
 def get(ask: Ask[Nothing]) -> pb.GetCouponRequest:
-    """The question for one coupon."""
+    """Read a coupon."""
     return pb.GetCouponRequest(caller=ask.caller_message(), coupon_id=ask.id)
 
 
 def list_of_user(ask: Ask[CouponPage]) -> pb.GetUserCouponsRequest:
-    """The question for a user's coupons, newest first."""
+    """List a user's coupons, newest first."""
     status = ask.given.status
     return pb.GetUserCouponsRequest(
         caller=ask.caller_message(),

@@ -16,19 +16,19 @@ class NewOrder(Body):
 
 
 def create(ask: Ask[NewOrder]) -> pb.CreateOrderRequest:
-    """The demand to buy."""
+    """Buy units of a time sale."""
     return pb.CreateOrderRequest(
         **ask.command(), time_sale_id=ask.given.time_sale_id, user_id=ask.user_id, quantity=ask.given.quantity
     )
 
 
 def get(ask: Ask[Nothing]) -> pb.GetOrderRequest:
-    """The question for one order."""
+    """Read an order."""
     return pb.GetOrderRequest(caller=ask.caller_message(), order_id=ask.id)
 
 
 def list_of_user(ask: Ask[Page]) -> pb.GetUserOrdersRequest:
-    """The question for a user's orders, newest first."""
+    """List a user's orders, newest first."""
     return pb.GetUserOrdersRequest(
         caller=ask.caller_message(), user_id=ask.user_id, page=ask.given.page, size=ask.given.size
     )

@@ -33,33 +33,33 @@ class Undoing(Body):
 
 
 def earn(ask: Ask[Earning]) -> pb.EarnPointsRequest:
-    """The demand to give points."""
+    """Give a user points."""
     return pb.EarnPointsRequest(
         **ask.command(), user_id=ask.user_id, amount=ask.given.amount, description=ask.given.description
     )
 
 
 def use(ask: Ask[Spending]) -> pb.UsePointsRequest:
-    """The demand to spend points."""
+    """Spend points."""
     return pb.UsePointsRequest(
         **ask.command(), user_id=ask.user_id, amount=ask.given.amount, description=ask.given.description
     )
 
 
 def cancel(ask: Ask[Undoing]) -> pb.CancelPointsRequest:
-    """The demand to undo a transaction."""
+    """Undo a transaction."""
     return pb.CancelPointsRequest(
         **ask.command(), transaction_id=ask.given.transaction_id, description=ask.given.description
     )
 
 
 def balance(ask: Ask[Nothing]) -> pb.GetBalanceRequest:
-    """The question for a user's balance."""
+    """Read a user's balance."""
     return pb.GetBalanceRequest(caller=ask.caller_message(), user_id=ask.user_id)
 
 
 def history(ask: Ask[Page]) -> pb.GetHistoryRequest:
-    """The question for a user's transactions, newest first."""
+    """List a user's transactions, newest first."""
     return pb.GetHistoryRequest(
         caller=ask.caller_message(), user_id=ask.user_id, page=ask.given.page, size=ask.given.size
     )

@@ -43,23 +43,23 @@ class TimeSalePage(Page):
 
 
 def create_product(ask: Ask[NewProduct]) -> pb.CreateProductRequest:
-    """The demand for a new product."""
+    """Create a product."""
     body = ask.given
     return pb.CreateProductRequest(**ask.command(), name=body.name, price=body.price, description=body.description)
 
 
 def get_product(ask: Ask[Nothing]) -> pb.GetProductRequest:
-    """The question for one product."""
+    """Read a product."""
     return pb.GetProductRequest(caller=ask.caller_message(), product_id=ask.id)
 
 
 def list_products(ask: Ask[Page]) -> pb.ListProductsRequest:
-    """The question for all products, newest first."""
+    """List products, newest first."""
     return pb.ListProductsRequest(caller=ask.caller_message(), page=ask.given.page, size=ask.given.size)
 
 
 def create_time_sale(ask: Ask[NewTimeSale]) -> pb.CreateTimeSaleRequest:
-    """The demand for a new time sale."""
+    """Create a time sale."""
     body = ask.given
     return pb.CreateTimeSaleRequest(
         **ask.command(),
@@ -74,12 +74,12 @@ def create_time_sale(ask: Ask[NewTimeSale]) -> pb.CreateTimeSaleRequest:
 
 
 def get_time_sale(ask: Ask[Nothing]) -> pb.GetTimeSaleRequest:
-    """The question for one time sale."""
+    """Read a time sale."""
     return pb.GetTimeSaleRequest(caller=ask.caller_message(), time_sale_id=ask.id)
 
 
 def list_time_sales(ask: Ask[TimeSalePage]) -> pb.ListTimeSalesRequest:
-    """The question for all time sales, newest first."""
+    """List time sales, newest first."""
     status = ask.given.status
     return pb.ListTimeSalesRequest(
         caller=ask.caller_message(),

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.settings import GatewaySettings
 from infra.caller import Role
-from infra.errors import Kind, NotFound, Overloaded, Refused, Unavailable
+from infra.errors import Fact, Kind, NotFound, Overloaded, Refused, Unavailable
 from infra.rpc import call
 from protos.caller.v1 import caller_pb2
 from protos.coupon.v1 import coupon_pb2
@@ -153,7 +153,12 @@ async def test_a_number_as_user_id_becomes_its_text(api: Edge, sales: Worker) ->
 
 
 async def test_a_refusal_is_told_with_its_facts(api: Edge, sales: Worker) -> None:
-    facts = {"available": 2, "requested": 3, "missing": 1, "retry_at": datetime(2026, 5, 1, 9, tzinfo=UTC)}
+    facts: dict[str, Fact] = {
+        "available": 2,
+        "requested": 3,
+        "missing": 1,
+        "retry_at": datetime(2026, 5, 1, 9, tzinfo=UTC),
+    }
 
     def refuse(request: Any) -> timesale_pb2.Order:
         raise Refused.of(Kind.STATE, "INSUFFICIENT_STOCK", facts)

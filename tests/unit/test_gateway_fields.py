@@ -1,5 +1,7 @@
 """What clients may send, and what they are told when it is something else."""
 
+from typing import Any
+
 import pytest
 
 from gateway.fields import Page
@@ -18,7 +20,7 @@ POLICY = (
 )
 
 
-def refused(reader: Reader, raw: bytes) -> dict[str, str]:
+def refused(reader: Reader[Any], raw: bytes) -> dict[str, str]:
     with pytest.raises(ValidationFailed) as caught:
         reader.body(raw)
     return caught.value.fields

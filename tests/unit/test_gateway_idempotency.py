@@ -3,6 +3,8 @@
 import contextlib
 import json
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +21,7 @@ ORDER, PRODUCT, POLICY = Reader(NewOrder), Reader(NewProduct), Reader(NewPolicy)
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
 
-def print_of(reader: Reader, body: dict[str, object], **path: int) -> bytes:
+def print_of(reader: Reader[Any], body: Mapping[str, object], **path: int) -> bytes:
     return idempotency.fingerprint(path, reader.body(json.dumps(body).encode()).__dict__)
 
 

@@ -5,10 +5,10 @@ import pkgutil
 from datetime import UTC, datetime
 from typing import Any
 
-import coupon
 import orjson
 import pytest
 
+import coupon
 import gateway
 import infra
 import point
@@ -17,7 +17,7 @@ from gateway import problems
 from gateway.auth import WrongPassword
 from gateway.problems import PROBLEMS, document
 from infra import errors
-from infra.errors import Kind, NotFound, Refused, ValidationFailed
+from infra.errors import Fact, Kind, NotFound, Refused, ValidationFailed
 
 SENTENCES = [
     (NotFound("Coupon policy", 7), "coupon", 404, "Coupon policy 7 not found"),
@@ -90,7 +90,12 @@ def test_every_code_has_its_problem_and_every_problem_its_code() -> None:
 
 
 def test_measured_refusals_say_their_measure_in_fields() -> None:
-    facts = {"available": 2, "requested": 3, "missing": 1, "retry_at": datetime(2026, 5, 1, 9, tzinfo=UTC)}
+    facts: dict[str, Fact] = {
+        "available": 2,
+        "requested": 3,
+        "missing": 1,
+        "retry_at": datetime(2026, 5, 1, 9, tzinfo=UTC),
+    }
     body, headers = told(Refused.of(Kind.STATE, "INSUFFICIENT_STOCK", facts), "timesale")
     assert {name: body[name] for name in ("available", "requested", "missing", "retryAt")} == {
         "available": 2, "requested": 3, "missing": 1, "retryAt": "2026-05-01T09:00:00.000Z",
