@@ -48,9 +48,10 @@ def read(
     """The settings of `process` (its prefix, in lower case). :raises SettingsError:"""
     written = _read_dotenv(dotenv)
     # Other processes share the file and often the shell: their names are known by the example, which lists them all.
-    others = frozenset(_read_dotenv(example)) if example.is_file() else None
-    if others is not None:
-        _refuse_unknown(written, environ, frozenset(names_of(cls)) | others, dotenv)
+    listed = _read_dotenv(example) if example.is_file() else None
+    if listed is not None:
+        known = frozenset({*names_of(cls), *listed, *map(_bare, listed)})
+        _refuse_unknown(written, environ, known, dotenv)
     settings = _validate(cls, process, {**written, **environ})
     if settings.environment == "production":
         _refuse_weak_secrets(settings)
@@ -85,8 +86,11 @@ def _refuse_unknown(written: Iterable[str], environ: Iterable[str], known: froze
 
 
 def _is_known(name: str, known: frozenset[str]) -> bool:
-    bare = next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
-    return name in known or bare in known
+    return name in known or _bare(name) in known
+
+
+def _bare(name: str) -> str:
+    return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
 
 
 def _validate(cls: type[SettingsT], process: str, names: Mapping[str, str]) -> SettingsT:
