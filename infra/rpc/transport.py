@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from infra.errors import StartFailed
 from infra.settings import Settings
 
 Options: TypeAlias = list[tuple[str, int]]
@@ -48,16 +49,16 @@ def server_options(settings: Settings) -> Options:
 
 
 def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
-    """The client's certificate and whom it believes; None: plaintext. :raises OSError: a file cannot be read."""
-    if not settings.grpc_tls_cert:
+    """The client's certificate and whom it believes; None: plaintext. :raises StartFailed: half set, or unreadable."""
+    if not (settings.grpc_tls_cert or settings.grpc_tls_key or settings.grpc_tls_ca):
         return None
     cert, key, ca = _files(settings)
     return grpc.ssl_channel_credentials(ca, key, cert)
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """The server's certificate; clients must show one too. None: plaintext. :raises OSError: a file cannot be read."""
-    if not settings.grpc_tls_cert:
+    """The server's certificate; clients must show one too. None: plaintext. :raises StartFailed: half set, or unreadable."""
+    if not (settings.grpc_tls_cert or settings.grpc_tls_key or settings.grpc_tls_ca):
         return None
     cert, key, ca = _files(settings)
     return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
@@ -83,8 +84,11 @@ def server_interceptors(settings: Settings) -> list[Any]:
 
 
 def _files(settings: Settings) -> tuple[bytes, bytes, bytes]:
-    return (
-        Path(settings.grpc_tls_cert).read_bytes(),
-        Path(settings.grpc_tls_key).read_bytes(),
-        Path(settings.grpc_tls_ca).read_bytes(),
-    )
+    """Certificate, key and authority."""
+    cert, key, ca = settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_ca
+    if not (cert and key and ca):
+        raise StartFailed("GRPC_TLS_CERT, GRPC_TLS_KEY and GRPC_TLS_CA: set all three or none")
+    try:
+        return Path(cert).read_bytes(), Path(key).read_bytes(), Path(ca).read_bytes()
+    except OSError as error:
+        raise StartFailed(f"GRPC_TLS_CERT, GRPC_TLS_KEY, GRPC_TLS_CA: {error}") from error

@@ -295,8 +295,8 @@ async def test_a_drain_says_not_serving_first_and_lets_calls_end() -> None:
 
 async def services_of(worker: Worker) -> set[str]:
     async with grpc.aio.insecure_channel(worker.address) as channel:
-        stub = reflection_pb2_grpc.ServerReflectionStub(cast(Any, channel))  # its stubs know only the other kind
-        asked: Any = stub.ServerReflectionInfo(timeout=2)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast(Any, channel))  # its stubs know only the other kind
+        asked = stub.ServerReflectionInfo(timeout=2)
         await asked.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         answered = await asked.read()
         asked.cancel()

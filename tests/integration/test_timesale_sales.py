@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from infra import redis
 from infra.errors import ValidationFailed
 from protos.caller.v1 import caller_pb2
 from protos.timesale.v1 import timesale_pb2 as pb
@@ -27,7 +26,6 @@ from tests.fixtures.timesales import (
     topics,
     user,
 )
-from timesale.sweep import Sweep
 
 NINE = datetime(2030, 5, 1, 9, tzinfo=UTC)
 
@@ -41,12 +39,6 @@ async def database_url(make_database: MakeDatabase) -> str:
 async def worker(database_url: str, redis_url: str) -> AsyncIterator[Worker]:
     async with running_worker(database_url, redis_url) as running:
         yield running
-
-
-@pytest.fixture
-async def sweep(worker: Worker) -> AsyncIterator[Sweep]:
-    async with redis.open(worker.settings) as cache:
-        yield Sweep(worker.database, cache, worker.settings)
 
 
 async def at(database_url: str, time: str) -> None:
@@ -184,7 +176,7 @@ async def test_a_sale_is_born_in_the_state_of_the_databases_clock(
     assert (payload["startAt"], payload["endAt"]) == ("2030-05-01T09:00:00Z", "2030-05-01T10:00:00Z")
 
 
-async def test_a_sale_passes_its_states_and_tells_each_once(worker: Worker, database_url: str, sweep: Sweep) -> None:
+async def test_a_sale_passes_its_states_and_tells_each_once(worker: Worker, database_url: str) -> None:
     await at(database_url, "08:00")
     sale = await worker.client.make_sale(1, start_at=NINE)
 
@@ -193,19 +185,19 @@ async def test_a_sale_passes_its_states_and_tells_each_once(worker: Worker, data
         derived = pb.TimeSaleStatus.Name((await worker.client.get_sale(sale.id)).status)
         return stored["status"], derived.removeprefix("TIME_SALE_STATUS_")
 
-    await sweep.run()
+    await worker.sweep.run()
     assert await read() == ("SCHEDULED", "SCHEDULED")
     await at(database_url, "09:00")
     assert await read() == ("SCHEDULED", "ACTIVE")
-    await asyncio.gather(sweep.run(), sweep.move(sale.id), sweep.move(sale.id))
+    await asyncio.gather(worker.sweep.run(), worker.sweep.move(sale.id), worker.sweep.move(sale.id))
     assert await read() == ("ACTIVE", "ACTIVE")
     await worker.client.order(sale.id)
     assert await read() == ("SOLD_OUT", "SOLD_OUT")
-    await sweep.run()
+    await worker.sweep.run()
     await at(database_url, "10:00")
     assert await read() == ("SOLD_OUT", "ENDED")
-    await asyncio.gather(*(sweep.move(sale.id) for _ in range(5)))
-    await sweep.run()
+    await asyncio.gather(*(worker.sweep.move(sale.id) for _ in range(5)))
+    await worker.sweep.run()
     assert await read() == ("ENDED", "ENDED")
     assert await topics(database_url, sale.id) == [
         "timesale.created",
@@ -215,13 +207,13 @@ async def test_a_sale_passes_its_states_and_tells_each_once(worker: Worker, data
     ]
 
 
-async def test_a_sweep_in_the_middle_of_a_rush_disturbs_nobody(worker: Worker, database_url: str, sweep: Sweep) -> None:
+async def test_a_sweep_in_the_middle_of_a_rush_disturbs_nobody(worker: Worker, database_url: str) -> None:
     await at(database_url, "08:00")
     sale = await worker.client.make_sale(50, start_at=NINE)
     await at(database_url, "09:00")
     outcomes = await asyncio.gather(
         *(worker.client.order(sale.id, f"u-{number}") for number in range(80)),
-        *(sweep.move(sale.id) for _ in range(5)),
+        *(worker.sweep.move(sale.id) for _ in range(5)),
         return_exceptions=True,
     )
     assert sum(isinstance(outcome, BaseException) for outcome in outcomes) == 30
@@ -229,18 +221,16 @@ async def test_a_sweep_in_the_middle_of_a_rush_disturbs_nobody(worker: Worker, d
     assert told == ["timesale.created", "timesale.started", "timesale.soldout"]
 
 
-async def test_a_sale_that_cannot_be_locked_is_left_for_the_next_round(
-    worker: Worker, database_url: str, sweep: Sweep
-) -> None:
+async def test_a_sale_that_cannot_be_locked_is_left_for_the_next_round(worker: Worker, database_url: str) -> None:
     await at(database_url, "08:00")
     stuck, free = [await worker.client.make_sale(start_at=NINE) for _ in range(2)]
     await at(database_url, "09:00")
     async with worker.database.transaction() as holder:
         await holder.execute("SELECT FROM sales WHERE id = $1 FOR UPDATE", stuck.id)
-        await sweep.run()
+        await worker.sweep.run()
     assert await topics(database_url, free.id) == ["timesale.created", "timesale.started"]
     assert await topics(database_url, stuck.id) == ["timesale.created"]
-    await sweep.run()
+    await worker.sweep.run()
     assert await topics(database_url, stuck.id) == ["timesale.created", "timesale.started"]
 
 
