@@ -57,7 +57,7 @@ def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """The server's certificate; clients must show one too. None: plaintext. :raises StartFailed: half set, or unreadable."""
+    """The server's certificate, and clients must show one; None: plaintext. :raises StartFailed: as above."""
     if not (settings.grpc_tls_cert or settings.grpc_tls_key or settings.grpc_tls_ca):
         return None
     cert, key, ca = _files(settings)

@@ -345,8 +345,8 @@ async def test_tls_when_set_wants_a_certificate_of_both_sides(certificates: dict
 
 @pytest.mark.parametrize("names", [("grpc_tls_cert",), ("grpc_tls_cert", "grpc_tls_key", "grpc_tls_ca")])
 async def test_half_set_or_missing_certificates_stop_the_start(names: tuple[str, ...]) -> None:
-    with pytest.raises(errors.StartFailed, match="^GRPC_TLS_"):
-        async with serving(**dict.fromkeys(names, "missing.pem")):
+    with pytest.raises(errors.StartFailed, match=r"^GRPC_TLS_"):
+        async with serving(answer, **dict.fromkeys(names, "missing.pem")):
             pass
 
 
