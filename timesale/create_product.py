@@ -4,14 +4,14 @@ from infra import commands, telemetry
 from infra.caller import Command
 from infra.commands import Answer, Outcome
 from infra.postgres import Conn, Database
-from timesale import messages, rules, store
+from timesale import messages, metrics, rules, store
 
 
 async def create_product(database: Database, *, command: Command, name: str, price: int, description: str) -> Answer:
     """`price` in the smallest unit. :raises Forbidden: :raises ValidationFailed: :raises KeyReused:"""
     rules.check_may_manage(command.caller)
     rules.check_product(name, price, description)
-    with telemetry.with_span("product.create"):
+    with telemetry.with_span("product.create") as span:
         async with database.transaction() as conn:
             at, known = await commands.read_facts(conn, [command.command_id])
             if command.command_id in known:
@@ -23,6 +23,7 @@ async def create_product(database: Database, *, command: Command, name: str, pri
                 return await _made_before(conn, command)
             body = messages.product_message(product).SerializeToString()
             await commands.save(conn, [Outcome(command, "create_product", answer=body)])
+        span.set_attribute(metrics.PRODUCT_ID, product.id)
     return Answer(body, replayed=False)
 
 

@@ -4,16 +4,17 @@ from infra import commands, outbox, telemetry
 from infra.caller import Command
 from infra.commands import Answer, Outcome
 from infra.errors import NotFound
+from infra.outbox import Relay
 from infra.postgres import Conn, Database
-from timesale import events, messages, rules, store
+from timesale import events, messages, metrics, rules, store
 from timesale.rules import Listing, SaleStatus, SaleTerms
 
 
-async def create_sale(database: Database, *, command: Command, terms: SaleTerms) -> Answer:
+async def create_sale(database: Database, relay: Relay, *, command: Command, terms: SaleTerms) -> Answer:
     """Its state is the clock's. :raises Forbidden: :raises ValidationFailed: :raises NotFound: :raises KeyReused:"""
     rules.check_may_manage(command.caller)
     rules.check_sale(terms)
-    with telemetry.with_span("timesale.create"):
+    with telemetry.with_span("timesale.create") as span:
         async with database.transaction() as conn:
             at, known = await commands.read_facts(conn, [command.command_id])
             if command.command_id in known:
@@ -33,6 +34,8 @@ async def create_sale(database: Database, *, command: Command, terms: SaleTerms)
             if sale.status is SaleStatus.ACTIVE:
                 told.append(events.sale_entered(listing))
             await outbox.add(conn, told, at)
+        relay.wake()
+        span.set_attribute(metrics.SALE_ID, sale.id)
     return Answer(body, replayed=False)
 
 

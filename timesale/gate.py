@@ -1,7 +1,7 @@
 """The gate of the sales: a hint in Redis of how many units are left. It spares the database work, decides nothing."""
 
 from infra.redis import Redis
-from infra.view import View
+from infra.view import Result, View
 from timesale.rules import Sale
 
 FAMILY = "timesale:inventory"
@@ -16,15 +16,13 @@ class Gate:
     async def too_few(self, sale_id: int, quantity: int) -> bool:
         """Whether the view says that fewer units are left; False when it is missing, odd, slow or away."""
         view = await self._view.read(sale_id)
-        if view is None:
-            return False
-        if view.units >= quantity:
-            self._view.count("passed")
-        return view.units < quantity
+        if view is not None and view.units >= quantity:
+            self.count("passed")
+        return view is not None and view.units < quantity
 
-    def count(self, *, agreed: bool) -> None:
-        """Whether the database agreed that the sale is sold out."""
-        self._view.count("refused" if agreed else "overruled")
+    def count(self, result: Result) -> None:
+        """What came of a view that said so: refused, or overruled by the database."""
+        self._view.count(result)
 
     def publish(self, sale: Sale) -> None:
         """Tells the view what is left after a commit. Nobody waits for it."""

@@ -1,6 +1,7 @@
 """Products, sales and orders as the messages other processes read."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -22,8 +23,9 @@ ORDER_STATUSES: dict[OrderStatus, "pb.OrderStatus.ValueType"] = {
 _STATUS_OF = {message: status for status, message in SALE_STATUSES.items()}
 
 
+@lru_cache(maxsize=64)
 def timestamp(at: datetime) -> Timestamp:
-    """`at` with its microseconds, as protobuf writes it."""
+    """`at` with its microseconds, as protobuf writes it; not to be changed: a batch's rows share their time."""
     message = Timestamp()
     message.FromDatetime(at)
     return message

@@ -12,6 +12,7 @@ from infra.commands import Answer, Known, Outcome
 from infra.errors import KeyReused, Refused
 from infra.events import Event
 from infra.postgres import Conn, Database
+from infra.telemetry import names
 from timesale import events, messages, metrics, rules, store
 from timesale.gate import Gate
 from timesale.rules import Claim, Listing, Purchase, Sale, SaleStatus, SoldOut
@@ -39,31 +40,22 @@ class Orders:
         :raises NotActive: :raises SoldOut: :raises InsufficientStock: :raises UserLimit: as the rules say
         :raises Overloaded: :raises Unavailable: :raises DeadlineExceeded: when it could not be decided in time
         """
-        rules.check_order(user_id, quantity)
-        rules.check_may_order(command.caller, user_id)
         with telemetry.with_span("order.create", attributes={metrics.SALE_ID: time_sale_id}) as span:
-            carrier = telemetry.inject()
-            claim = Claim(
-                command, time_sale_id, user_id, quantity, carrier.get("traceparent"), carrier.get("tracestate")
-            )
-            try:
-                answer = await self._take(claim, deadline)
-            except Refused as refusal:
-                metrics.count_order(refusal.code.lower())
-                raise
-            except Exception:
-                metrics.count_order("error")
-                raise
-            metrics.count_order("replayed" if answer.replayed else "ordered")
+            answer = await metrics.ORDERS.counted(self._take(command, time_sale_id, user_id, quantity, deadline))
             if span.is_recording():
+                span.set_attributes(names.user(user_id))
                 span.add_event("order.created", {metrics.ORDER_ID: messages.order_id(answer.body)})
         return answer
 
-    async def _take(self, claim: Claim, deadline: float) -> Answer:
-        if await self._gate.too_few(claim.time_sale_id, claim.quantity):
-            await self._ask_database(claim, deadline)
+    async def _take(self, command: Command, sale_id: int, user_id: str, quantity: int, deadline: float) -> Answer:
+        rules.check_order(user_id, quantity)
+        rules.check_may_order(command.caller, user_id)
+        carrier = telemetry.inject()
+        claim = Claim(command, sale_id, user_id, quantity, carrier.get("traceparent"), carrier.get("tracestate"))
+        if await self._gate.too_few(sale_id, quantity):
+            await self._ask_early(claim, deadline)
         try:
-            return await self.batch.submit(claim.time_sale_id, claim, deadline=deadline)
+            return await self.batch.submit(sale_id, claim, deadline=deadline)
         except Refused:
             raise
         except Exception as error:
@@ -74,14 +66,14 @@ class Orders:
                 raise store.REFUSALS[broken]() from error
             raise
 
-    async def _ask_database(self, claim: Claim, deadline: float) -> None:
+    async def _ask_early(self, claim: Claim, deadline: float) -> None:
         """The gate's view says too few. :raises SoldOut: the database says so too."""
         try:
             await self.refusals.submit(claim.time_sale_id, claim, deadline=deadline)
         except SoldOut:
-            self._gate.count(agreed=True)
+            self._gate.count("refused")
             raise
-        self._gate.count(agreed=False)
+        self._gate.count("overruled")
 
     async def _refuse(self, claims: Sequence[Claim]) -> list[Exception | None]:
         """One read, begun after all these claims arrived: SoldOut for whom the database agrees, else nothing."""

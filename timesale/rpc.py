@@ -5,6 +5,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from infra.errors import ValidationFailed
+from infra.outbox import Relay
 from infra.postgres import Database
 from infra.rpc import call
 from infra.rpc.items import Items
@@ -24,8 +25,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["TimeSaleService"].full_name
 class TimeSales(TimeSaleServiceServicer):
     """`promo.timesale.v1.TimeSaleService`."""
 
-    def __init__(self, database: Database, orders: Orders, settings: TimesaleSettings) -> None:
-        self._database, self._orders = database, orders
+    def __init__(self, database: Database, orders: Orders, relay: Relay, settings: TimesaleSettings) -> None:
+        self._database, self._orders, self._relay = database, orders, relay
         self._items = Items(f"{SERVICE}/CreateOrder", settings)
 
     async def CreateProduct(self, request: pb.CreateProductRequest, context: Context) -> pb.Product:
@@ -50,7 +51,7 @@ class TimeSales(TimeSaleServiceServicer):
         )
 
     async def CreateTimeSale(self, request: pb.CreateTimeSaleRequest, context: Context) -> pb.TimeSale:
-        answer = await create_sale(self._database, command=call.command_of(request), terms=_terms(request))
+        answer = await create_sale(self._database, self._relay, command=call.command_of(request), terms=_terms(request))
         return call.message_of(pb.TimeSale, answer)
 
     async def GetTimeSale(self, request: pb.GetTimeSaleRequest, context: Context) -> pb.TimeSale:
@@ -75,10 +76,7 @@ class TimeSales(TimeSaleServiceServicer):
         served = await self._items.serve(request.items, self._create_order)
         return pb.BatchCreateOrdersResponse(
             results=[
-                pb.CreateOrderResult(order=each.message, replayed=each.replayed)
-                if each.message is not None
-                else pb.CreateOrderResult(status=each.status)
-                for each in served
+                pb.CreateOrderResult(order=each.message, status=each.status, replayed=each.replayed) for each in served
             ]
         )
 

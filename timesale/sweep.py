@@ -21,8 +21,8 @@ class Sweep:
     The Redis lock only spares the other instances the work.
     """
 
-    def __init__(self, database: Database, redis: Redis, settings: TimesaleSettings) -> None:
-        self._database, self._redis, self._settings = database, redis, settings
+    def __init__(self, database: Database, redis: Redis, relay: outbox.Relay, settings: TimesaleSettings) -> None:
+        self._database, self._redis, self._relay, self._settings = database, redis, relay, settings
 
     async def run(self) -> None:
         """One round: moves what is due, and shows what is left of the sales that are on."""
@@ -57,3 +57,4 @@ class Sweep:
             await store.update_status(conn, replace(sale, status=passages[-1]))
             entered = [events.sale_entered(Listing(replace(sale, status=status), product)) for status in passages]
             await outbox.add(conn, entered, at)
+        self._relay.wake()

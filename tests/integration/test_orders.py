@@ -14,19 +14,9 @@ from infra.telemetry import names
 from protos.caller.v1 import caller_pb2
 from protos.timesale.v1 import timesale_pb2 as pb
 from tests.conftest import MakeDatabase
+from tests.fixtures.calls import ADMIN, SHOP, key, refused, rows, user
 from tests.fixtures.databases import INFRA, TIMESALE, set_clock
-from tests.fixtures.timesales import (
-    ADMIN,
-    SHOP,
-    Worker,
-    key,
-    order_request,
-    refused,
-    rows,
-    running_worker,
-    topics,
-    user,
-)
+from tests.fixtures.timesales import Worker, order_request, running_worker, topics
 from tests.fixtures.tracing import Spans
 
 MONEY_MAX = 2**53 - 1

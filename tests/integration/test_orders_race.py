@@ -12,8 +12,9 @@ import pytest
 from infra.errors import Refused
 from infra.invariants import check
 from tests.conftest import MakeDatabase
+from tests.fixtures.calls import Reply, refused, rows
 from tests.fixtures.databases import INFRA, TIMESALE, set_clock
-from tests.fixtures.timesales import Reply, Worker, refused, rows, running_worker, topics
+from tests.fixtures.timesales import Worker, running_worker, topics
 from tests.fixtures.waiting import eventually
 from timesale import rules
 from timesale.invariants import INVARIANTS

@@ -12,8 +12,9 @@ from infra.caller import Caller, Command, Role
 from infra.local.ports import free_ports
 from infra.postgres import Conn
 from tests.conftest import MakeDatabase
+from tests.fixtures.calls import key, refused
 from tests.fixtures.databases import INFRA, TIMESALE
-from tests.fixtures.timesales import Worker, key, refused, running_worker
+from tests.fixtures.timesales import Worker, running_worker
 from tests.fixtures.tracing import Spans
 from tests.fixtures.waiting import eventually
 

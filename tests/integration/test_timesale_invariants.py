@@ -6,8 +6,9 @@ import pytest
 
 from infra.invariants import check
 from tests.conftest import MakeDatabase
+from tests.fixtures.calls import rows
 from tests.fixtures.databases import INFRA, TIMESALE
-from tests.fixtures.timesales import Worker, rows, running_worker
+from tests.fixtures.timesales import Worker, running_worker
 from timesale.invariants import INVARIANTS
 
 

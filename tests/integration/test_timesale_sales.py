@@ -12,20 +12,9 @@ from infra.errors import ValidationFailed
 from protos.caller.v1 import caller_pb2
 from protos.timesale.v1 import timesale_pb2 as pb
 from tests.conftest import MakeDatabase
+from tests.fixtures.calls import ADMIN, SHOP, fingerprint_of, key, refused, rows, user
 from tests.fixtures.databases import INFRA, TIMESALE, set_clock
-from tests.fixtures.timesales import (
-    ADMIN,
-    SHOP,
-    Worker,
-    fingerprint_of,
-    key,
-    refused,
-    rows,
-    running_worker,
-    sale_request,
-    topics,
-    user,
-)
+from tests.fixtures.timesales import Worker, running_worker, sale_request, topics
 
 NINE = datetime(2030, 5, 1, 9, tzinfo=UTC)
 
