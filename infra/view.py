@@ -42,12 +42,39 @@ class View:
         """`prefix` names the keys and labels the metrics; `operation` is what searches by moment call a write."""
         self._redis, self._prefix = redis, prefix
         self._script = redis.script(SCRIPT, operation=operation)
+        self._readings: dict[int, asyncio.Future[Units | Result]] = {}
         self._pending: dict[int, _Published] = {}
         self._filled = asyncio.Event()
         self._counts = {result: instruments.GATE_REQUESTS.labels(prefix, result) for result in RESULTS}
 
     async def read(self, id: int) -> Units | None:
-        """What the view says; None where it is missing, odd, slow or away, which is counted here."""
+        """What the view says; None where it is missing, odd, slow or away, which is counted here.
+
+        Who asks while the same view is being read shares that reading: a hint may be older than the question, and a
+        command to Redis costs more than all the rest of an early no. A sampled request reads for itself, to show it.
+        """
+        reading = self._readings.get(id)
+        if reading is None or telemetry.current_span().is_recording():
+            found = await self._read_for_all(id)
+        else:
+            found = await asyncio.shield(reading)
+        if not isinstance(found, Units):
+            self.count(found)
+            return None
+        return found
+
+    async def _read_for_all(self, id: int) -> Units | Result:
+        reading = self._readings[id] = asyncio.get_running_loop().create_future()
+        found: Units | Result = "error"  # for those who share it when this one is cancelled
+        try:
+            found = await self._read_once(id)
+        finally:
+            reading.set_result(found)
+            if self._readings.get(id) is reading:
+                del self._readings[id]
+        return found
+
+    async def _read_once(self, id: int) -> Units | Result:
         try:
             reply = await self._redis.run(
                 self._prefix,
@@ -59,10 +86,9 @@ class View:
             )
             return Units(int(reply[0]), int(reply[1]))
         except RedisUnavailable:
-            self.count("error")
+            return "error"
         except (TypeError, ValueError):
-            self.count("missing")
-        return None
+            return "missing"
 
     def count(self, result: Result) -> None:
         """What came of it for this request; the story says passed, refused or overruled (by the database)."""

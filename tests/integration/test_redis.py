@@ -20,7 +20,7 @@ from tests.fixtures.waiting import eventually
 
 
 def settings_for(url: str, **limits: object) -> Settings:
-    return Settings.model_validate({"redis_url": url, "gate_timeout_seconds": 0.2, **limits})
+    return Settings.model_validate({"redis_url": url, "redis_timeout_seconds": 2, "gate_timeout_seconds": 2, **limits})
 
 
 @pytest.fixture
@@ -179,6 +179,25 @@ async def test_of_many_views_of_a_row_the_newest_is_written(client: Redis, spans
     assert written.parent is not None
     assert batch.context is not None
     assert written.parent.span_id == batch.context.span_id
+
+
+async def test_who_asks_while_a_view_is_read_shares_that_reading(client: Redis, raw: Raw) -> None:
+    view = View(client, "coupon:inventory")
+    await write_view(view, 7, version=1, units=5)
+    await raw.config_resetstat()
+    found = await asyncio.gather(*(view.read(7) for _ in range(100)))
+    assert found == [Units(units=5, version=1)] * 100
+    stats = await raw.info("commandstats")
+    assert stats["cmdstat_hmget"]["calls"] == 1
+    assert await view.read(7) == Units(units=5, version=1)
+    assert (await raw.info("commandstats"))["cmdstat_hmget"]["calls"] == 2
+
+
+async def test_a_sampled_request_reads_the_view_for_itself(client: Redis, spans: Spans) -> None:
+    view = View(client, "coupon:inventory")
+    with telemetry.root("request"):
+        await asyncio.gather(*(view.read(7) for _ in range(3)))
+    assert len(spans.named("HMGET coupon:inventory")) == 3
 
 
 async def test_views_that_wait_are_bounded(redis_url: str) -> None:
