@@ -4,6 +4,7 @@ Redis only spares Postgres work, so there is one error for all that can go wrong
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -42,6 +43,7 @@ class Redis:
         self._namespace = str(driver.connection.parse_url(settings.redis_url).get("db", 0))
         self._up = instruments.DEPENDENCY_UP.labels(SYSTEM)
         self._was_up: bool | None = None
+        self._closed = False
         self._scripts: dict[tuple[Path, str], Script] = {}
 
     def name(self, family: str, id: int | str) -> str:
@@ -69,8 +71,8 @@ class Redis:
         return known
 
     async def watch(self) -> None:
-        """Ping for ever, so that the gauge says whether it is there even when nobody asks."""
-        while True:
+        """Ping until closed, so that the gauge says whether it is there even when nobody asks."""
+        while not self._closed:
             try:
                 async with asyncio.timeout(self.settings.redis_timeout_seconds):
                     await self._client.ping()
@@ -82,7 +84,8 @@ class Redis:
 
     async def close(self) -> None:
         """Drop the connections."""
-        await self._client.aclose()
+        with contextlib.suppress(*ERRORS):
+            await self._client.aclose()
 
     async def _run(
         self,
@@ -176,6 +179,7 @@ async def open(settings: Settings) -> AsyncIterator[Redis]:
             except Exception as error:  # carried past the task group, which would wrap it
                 failure = error
             finally:
+                redis._closed = True  # a driver in the middle of a time-out may swallow the cancel
                 watching.cancel()
     finally:
         await redis.close()

@@ -34,7 +34,7 @@ class Database:
         """
         if not settings.database_url:
             raise ValueError("DATABASE_URL is not set")
-        self.ready = False
+        self.ready = self._closed = False
         self._settings, self._size_max = settings, size_max or settings.pool_size_max
         self._meter = Meter(urlsplit(settings.database_url).path.strip("/"), spans=settings.instrumentation == "own")
         self._pool = asyncpg.create_pool(
@@ -99,8 +99,8 @@ class Database:
         await self._pool
 
     async def watch(self) -> None:
-        """Ping for ever: connects the pool when Postgres comes, and keeps `ready` true to what is."""
-        while True:
+        """Ping until closed: connects the pool when Postgres comes, and keeps `ready` true to what is."""
+        while not self._closed:
             await self._ping()
             await asyncio.sleep(PING_SECONDS)
 
@@ -196,6 +196,7 @@ async def open(settings: Settings, *, name: str = "main", size_max: int | None =
             except Exception as error:  # carried past the task group, which would wrap it
                 failure = error
             finally:
+                database._closed = True  # a driver in the middle of a time-out may swallow the cancel
                 watching.cancel()
     finally:
         await database.close()
