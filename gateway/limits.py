@@ -1,9 +1,10 @@
 """How often a caller may ask: GCRA buckets in Redis, shared by all gateways; each gateway's own while Redis is away."""
 
+import asyncio
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -11,11 +12,16 @@ from typing import Self
 from gateway import metrics
 from gateway.clock import wall_now
 from gateway.settings import GatewaySettings
+from infra import telemetry
 from infra.errors import RateLimited
 from infra.redis import Redis, RedisUnavailable
+from infra.telemetry import names
 
 _SCRIPT = Path(__file__).parent / "lua" / "rate_limit.lua"
 _FAMILY = "ratelimit"
+_SPAN = "EVALSHA rate_limit"
+_SHARED: Mapping[str, str | bool] = {names.OPERATION: "redis.EVALSHA", names.BATCH_SHARED: True}
+_TOGETHER_MAX = 128  # buckets in one run of the script: Redis does nothing else meanwhile
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,21 @@ class LocalBuckets:
         self._arrivals[limit.name, subject] = arrival
 
 
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Requests whose buckets are asked for in one run of the script, by the task of the first of them."""
+
+    asked: list[tuple[Limit, str]] = field(default_factory=list)
+    verdicts: Sequence[Verdict] | None = None  # None when it has landed: Redis is away
+    landed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Limiter:
-    """Takes requests from buckets. After a failure Redis is left alone for `away_seconds`, so that nobody waits."""
+    """Takes requests from buckets.
+
+    One script runs at a time; what comes meanwhile goes together in the next one, run by the first of them. After a
+    failure Redis is left alone for `away_seconds`, so that nobody waits for it.
+    """
 
     def __init__(self, redis: Redis, *, timeout_seconds: float, away_seconds: float, local_buckets_max: int) -> None:
         self._redis = redis
@@ -83,6 +102,9 @@ class Limiter:
         self._away_seconds = away_seconds
         self._away_until = 0.0
         self._local = LocalBuckets(local_buckets_max)
+        self._together_max = 1 if redis.settings.redis_cluster else _TOGETHER_MAX  # a cluster's keys have many homes
+        self._gathering: _Group | None = None
+        self._flying: _Group | None = None
 
     @classmethod
     def of(cls, settings: GatewaySettings, redis: Redis) -> Self:
@@ -103,15 +125,43 @@ class Limiter:
         return verdict
 
     async def _ask_redis(self, limit: Limit, subject: str) -> Verdict | None:
-        key = self._redis.name(f"{_FAMILY}:{limit.name}", subject)
-        arguments = [limit.requests_max, limit.window_ms]
+        group = self._gathering
+        if group is None or len(group.asked) >= self._together_max:
+            group = self._gathering = _Group()
+        place = len(group.asked)
+        group.asked.append((limit, subject))
+        if place == 0:
+            await self._fly(group)
+        else:
+            with telemetry.span(_SPAN, attributes=_SHARED):
+                await group.landed.wait()
+        return None if group.verdicts is None else group.verdicts[place]
+
+    async def _fly(self, group: _Group) -> None:
+        """Runs the script for a group once the one before has landed; until then others join it."""
+        before, self._flying = self._flying, group
         try:
-            reply = await self._script.run(_FAMILY, keys=[key], args=arguments, timeout_seconds=self._timeout_seconds)
+            if before is not None and self._together_max > 1:
+                await before.landed.wait()
+            if self._gathering is group:
+                self._gathering = None
+            if time.monotonic() >= self._away_until:
+                group.verdicts = await self._run(group.asked)
+        finally:
+            if self._gathering is group:
+                self._gathering = None
+            group.landed.set()
+
+    async def _run(self, asked: Sequence[tuple[Limit, str]]) -> list[Verdict] | None:
+        keys = [self._redis.name(f"{_FAMILY}:{limit.name}", subject) for limit, subject in asked]
+        arguments = [number for limit, _ in asked for number in (limit.requests_max, limit.window_ms)]
+        try:
+            reply = await self._script.run(_FAMILY, keys=keys, args=arguments, timeout_seconds=self._timeout_seconds)
         except RedisUnavailable:
             self._away_until = time.monotonic() + self._away_seconds
             return None
-        allowed, left, retry_ms, full_ms = map(int, reply)
-        return Verdict(limit, bool(allowed), left, retry_ms, full_ms)
+        answers = zip(asked, reply[::4], reply[1::4], reply[2::4], reply[3::4], strict=True)
+        return [Verdict(limit, allowed == 1, left, retry, full) for (limit, _), allowed, left, retry, full in answers]
 
 
 def refuse(verdict: Verdict) -> RateLimited:

@@ -1,6 +1,8 @@
 """Rate limits: the same arithmetic in Redis' script and in the process, exact for many clients at once."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,9 +12,16 @@ import pytest
 from gateway.limits import Limit, Limiter, LocalBuckets
 from gateway.settings import GatewaySettings
 from infra import redis
+from infra.local.ports import free_ports
+from infra.local.servers import start_valkey
 from infra.redis import Redis
+from tests.fixtures.waiting import eventually
 
 FIVE = Limit("default", 5, 60_000)
+
+
+def calls_of(statistics: dict[str, dict[str, int]], name: str) -> int:
+    return statistics.get(f"cmdstat_{name}", {}).get("calls", 0)
 
 
 @pytest.fixture
@@ -88,9 +97,23 @@ async def test_an_odd_bucket_locks_nobody_out_for_longer_than_a_window(
     assert verdict.full_ms <= 60_001
 
 
-async def test_a_bucket_of_another_type_is_counted_here(limiter: Limiter, cache: Redis) -> None:
+async def test_a_bucket_of_another_type_becomes_a_bucket(limiter: Limiter, cache: Redis) -> None:
     await cache.run("ratelimit", "HSET", "ratelimit:default:u-1", "a", "b")
     assert [(await limiter.take(FIVE, "u-1")).allowed for _ in range(6)] == [True] * 5 + [False]
+
+
+async def test_requests_that_wait_meanwhile_go_together_and_each_has_its_own_verdict(
+    limiter: Limiter, cache: Redis
+) -> None:
+    before = await cache.run("ratelimit", "INFO", "commandstats")
+    verdicts = await asyncio.gather(*(limiter.take(FIVE, f"u-{number % 3}") for number in range(60)))
+    after = await cache.run("ratelimit", "INFO", "commandstats")
+    assert sum(verdict.allowed for verdict in verdicts) == 15
+    for user in range(3):
+        mine = [verdict.left for verdict in verdicts[user::3]]
+        assert mine == [4, 3, 2, 1, 0] + [0] * 15, "in the order they came"
+    runs = sum(calls_of(after, name) - calls_of(before, name) for name in ("evalsha", "eval"))
+    assert runs <= 3
 
 
 async def test_without_redis_each_gateway_counts_for_itself_and_nobody_waits() -> None:
@@ -103,13 +126,35 @@ async def test_without_redis_each_gateway_counts_for_itself_and_nobody_waits() -
         assert time.monotonic() - started < 0.05, "it is not asked again at once"
 
 
-async def test_redis_is_asked_again_after_a_while(limiter: Limiter, cache: Redis, redis_url: str) -> None:
-    await cache.run("ratelimit", "HSET", "ratelimit:default:u-1", "a", "b")
-    await limiter.take(FIVE, "u-1")
-    await cache.run("ratelimit", "FLUSHALL")
-    await asyncio.sleep(0.25)
-    assert (await limiter.take(FIVE, "u-1")).left == 4
-    assert await cache.run("ratelimit", "EXISTS", "ratelimit:default:u-1") == 1
+async def test_a_frozen_redis_holds_up_only_those_who_wait_and_is_asked_again_later(tmp_path: Path) -> None:
+    server = await start_valkey(tmp_path, free_ports(1)[0])
+    try:
+        async with redis.open(GatewaySettings(redis_url=server.url)) as cache:
+            limiter = Limiter(cache, timeout_seconds=0.1, away_seconds=0.5, local_buckets_max=100)
+            assert (await limiter.take(FIVE, "u-1")).left == 4
+            os.kill(server.pid, signal.SIGSTOP)
+            started = time.monotonic()
+            verdicts = await asyncio.gather(*(limiter.take(FIVE, "u-1") for _ in range(20)))
+            assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 15
+            assert time.monotonic() - started < 0.4
+            os.kill(server.pid, signal.SIGCONT)
+            await eventually(lambda: time.monotonic() - started > 0.7)
+            assert (await limiter.take(FIVE, "u-2")).left == 4
+            assert await cache.run("ratelimit", "EXISTS", "ratelimit:default:u-2") == 1
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+        await server.stop()
+
+
+async def test_a_request_that_is_given_up_leaves_nobody_waiting(limiter: Limiter) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        first, *others = [tasks.create_task(limiter.take(FIVE, f"u-{number}")) for number in range(4)]
+        await asyncio.sleep(0)
+        first.cancel()
+        async with asyncio.timeout(2):
+            for other in others:
+                assert (await other).allowed
+    assert (await limiter.take(FIVE, "u-9")).allowed
 
 
 def test_the_local_arithmetic_is_the_scripts() -> None:
@@ -126,8 +171,3 @@ def test_local_buckets_are_bounded() -> None:
     for number in range(10):
         buckets.take(FIVE, f"u-{number}", 0.0)
     assert len(buckets._arrivals) == 3
-
-
-def test_the_script_says_what_it_takes_and_returns(repository: Path) -> None:
-    text = (repository / "gateway/lua/rate_limit.lua").read_text()
-    assert all(word in text for word in ("KEYS[1]", "ARGV[1]", "ARGV[2]", "Returns"))
