@@ -68,7 +68,9 @@ def build(gateway: Gateway) -> ASGIApp:
     for path, page in docs.pages(BASE, ROUTES).items():
         app.router.routes.append(Path(path, Methods({"GET": page})))
     app.router.default = _not_found
-    return HttpTelemetry(app, gateway.settings, quiet_paths=frozenset({f"{BASE}/health"}))
+    # The routes alone say everything themselves; what FastAPI wraps round them is for its own telemetry.
+    inner: ASGIApp = app if gateway.settings.instrumentation == "stock" else app.router
+    return HttpTelemetry(inner, gateway.settings, quiet_paths=frozenset({f"{BASE}/health"}))
 
 
 def _telemetry(gateway: Gateway) -> TelemetryConfig:

@@ -2,7 +2,7 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,7 +13,8 @@ from infra import telemetry
 from infra.errors import Refused, ValidationFailed
 from infra.logs import add_facts
 
-Headers: TypeAlias = list[tuple[bytes, bytes]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]  # of an answer
+Heads: TypeAlias = Mapping[bytes, bytes]  # of a request
 
 JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 # Answers are personal, and a browser must not take them for anything but what they say they are.
@@ -55,28 +56,32 @@ def problem(refusal: Refused, scope: Scope, upstream: str = "") -> Answer:
     return Answer(told.body, told.headers, told.status)
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The value of a header; several lines of it are joined by commas, as the standard has it."""
-    values = [value for key, value in scope["headers"] if key == name]
-    return b", ".join(values).decode("latin-1") if values else None
+def heads(scope: Scope) -> Heads:
+    """The request's headers by name; several lines of one are joined by commas, as the standard has it."""
+    raw = scope["headers"]
+    found: dict[bytes, bytes] = dict(raw)
+    if len(found) < len(raw):
+        for name in found:
+            found[name] = b", ".join(value for key, value in raw if key == name)
+    return found
 
 
-async def read_json(scope: Scope, receive: Receive, *, bytes_max: int, seconds: float) -> bytes:
+async def read_json(heads: Heads, receive: Receive, *, bytes_max: int, seconds: float) -> bytes:
     """The bytes of a JSON body; empty when there is none.
 
     :raises BodyTooLarge: above `bytes_max`
     :raises UnsupportedMediaType: for a body that is not plain `application/json`
     :raises ValidationFailed: when it has not arrived within `seconds`
     """
-    if int(header(scope, b"content-length") or 0) > bytes_max:
+    if int(heads.get(b"content-length", 0)) > bytes_max:
         raise problems.BodyTooLarge()
     try:
         async with asyncio.timeout(seconds):
             body = await _read(receive, bytes_max)
     except TimeoutError:
         raise ValidationFailed({"body": f"did not arrive within {seconds:g} seconds"}) from None
-    if body:
-        _check_media_type(scope)
+    if body and (heads.get(b"content-type") != b"application/json" or b"content-encoding" in heads):
+        _check_media_type(heads)
     return body
 
 
@@ -93,22 +98,24 @@ async def _read(receive: Receive, bytes_max: int) -> bytes:
             return body
 
 
-def _check_media_type(scope: Scope) -> None:
-    kind, *parameters = (header(scope, b"content-type") or "").lower().replace(" ", "").split(";")
+def _check_media_type(heads: Heads) -> None:
+    given = heads.get(b"content-type", b"").decode("latin-1")
+    kind, *parameters = given.lower().replace(" ", "").split(";")
     charsets = {each.removeprefix("charset=").strip('"') for each in parameters if each.startswith("charset=")}
-    encoded = (header(scope, b"content-encoding") or "identity").lower() != "identity"
+    encoded = heads.get(b"content-encoding", b"identity").lower() != b"identity"
     if kind != "application/json" or charsets - {"utf-8", "utf8"} or encoded:
         raise problems.UnsupportedMediaType()
 
 
-def client_address(scope: Scope, trusted_proxy_hops: int) -> str:
+def client_address(scope: Scope, heads: Heads, trusted_proxy_hops: int) -> str:
     """The address of the client: of the peer, or the one our outermost proxy saw.
 
     `X-Forwarded-For` is believed for as many entries, from its end, as there are proxies of ours. An IPv6 address is
     cut to its /64.
     """
     peer = scope["client"][0] if scope.get("client") else ""
-    forwarded = [each.strip() for each in (header(scope, b"x-forwarded-for") or "").split(",") if each.strip()]
+    chain = heads.get(b"x-forwarded-for", b"").decode("latin-1")
+    forwarded = [each.strip() for each in chain.split(",") if each.strip()]
     if trusted_proxy_hops and forwarded:
         peer = forwarded[-min(trusted_proxy_hops, len(forwarded))]
     try:

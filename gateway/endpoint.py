@@ -14,13 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import door, fields, idempotency, limits, reader
 from gateway.auth import Passwords, Tokens
 from gateway.clients import Clients, Service
-from gateway.door import Answer
+from gateway.door import Answer, Heads
 from gateway.limits import Limit, Limiter, Verdict
 from gateway.problems import Internal, MethodNotAllowed
 from gateway.settings import GatewaySettings
 from infra import render, telemetry
 from infra.caller import Caller, Role
-from infra.errors import Forbidden, Refused, Unauthenticated
+from infra.errors import Forbidden, Refused
 from infra.logs import add_facts
 from infra.postgres import Database
 from infra.rpc.status import UpstreamFailed
@@ -185,20 +185,18 @@ class Endpoint:
     async def _answer(self, scope: Scope, receive: Receive, verdicts: list[Verdict]) -> Answer:
         settings = self._gateway.settings
         deadline = asyncio.get_running_loop().time() + settings.request_deadline_seconds
-        caller = self._authenticate(scope)
-        address = "" if self._route.access else door.client_address(scope, settings.trusted_proxy_hops)
+        heads = door.heads(scope)
+        caller = self._authenticate(heads)
+        address = "" if self._route.access else door.client_address(scope, heads, settings.trusted_proxy_hops)
         await self._throttle(caller.user_id or f"ip/{address}", verdicts)
-        ask: Ask[Any] = Ask(caller, await self._read(scope, receive), deadline)
-        self._name(ask, scope)
+        ask: Ask[Any] = Ask(caller, await self._read(scope, heads, receive), deadline)
+        self._name(ask, scope["path_params"], heads)
         return await self._route.handle(ask, self._gateway)
 
-    def _authenticate(self, scope: Scope) -> Caller:
+    def _authenticate(self, heads: Heads) -> Caller:
         if not self._route.access:
             return _NOBODY
-        authorization = door.header(scope, b"authorization")
-        if authorization is None:
-            raise Unauthenticated()
-        caller = self._gateway.tokens.read(authorization)
+        caller = self._gateway.tokens.read(heads.get(b"authorization", b"").decode("latin-1"))
         add_facts(user_id=caller.user_id)
         if caller.role not in self._route.access:
             raise Forbidden()
@@ -211,23 +209,23 @@ class Endpoint:
             if not verdict.allowed:
                 raise limits.refuse(verdict)
 
-    async def _read(self, scope: Scope, receive: Receive) -> fields.Body:
+    async def _read(self, scope: Scope, heads: Heads, receive: Receive) -> fields.Body:
         if self._route.method == "GET":
             return self._reader.query(scope["query_string"])
         settings = self._gateway.settings
         raw = await door.read_json(
-            scope, receive, bytes_max=settings.http_body_bytes_max, seconds=settings.http_body_seconds
+            heads, receive, bytes_max=settings.http_body_bytes_max, seconds=settings.http_body_seconds
         )
         return self._reader.body(raw)
 
-    def _name(self, ask: Ask[Any], scope: Scope) -> None:
+    def _name(self, ask: Ask[Any], path_params: Mapping[str, str], heads: Heads) -> None:
         """Whose and which resource is meant, and the name of the demand.
 
         :raises ValidationFailed: for a malformed id, user id or key. :raises Forbidden: for somebody else's user id.
         """
-        path = reader.read_path(scope["path_params"])
-        key = door.header(scope, idempotency.HEADER_BYTES) if self._keyed else None
-        key = None if key is None else idempotency.read_key(key)
+        path = reader.read_path(path_params)
+        given = heads.get(idempotency.HEADER_BYTES) if self._keyed else None
+        key = None if given is None else idempotency.read_key(given.decode("latin-1"))
         body = dict(ask.given.__dict__)
         ask.id = path.get("id", 0)
         ask.user_id = path.get("userId") or body.get("user_id") or ask.caller.user_id
