@@ -67,10 +67,7 @@ def replay(known: Known, command: Command) -> bytes:
 
     :raises KeyReused: the key was used with another request. :raises Refused: the refusal that was stored.
     """
-    # Another version byte means other rules for fingerprints: a deployment must not turn retries into KeyReused.
-    if known.fingerprint[:1] == command.fingerprint[:1] and known.fingerprint != command.fingerprint:
-        REUSED.inc()
-        raise KeyReused()
+    _refuse_other_request(known.fingerprint, command)
     REPLAYED.inc()
     if known.answer is None:
         _refuse_again(known)
@@ -82,7 +79,8 @@ def repeat(outcome: Outcome, command: Command) -> Answer:
 
     :raises KeyReused: the key was used with another request. :raises Refused: the refusal the first one got.
     """
-    if outcome.refusal is not None and outcome.command.fingerprint == command.fingerprint:
+    if outcome.refusal is not None:
+        _refuse_other_request(outcome.command.fingerprint, command)
         raise outcome.refusal
     return Answer(replay(Known(outcome.command.fingerprint, outcome.answer, None), command), replayed=True)
 
@@ -114,6 +112,13 @@ async def carry_out(transact: Callable[[], Awaitable[Result]]) -> Result:
         if classify(error) is not Failure.AGAIN_AT_ONCE:
             raise
     return await transact()
+
+
+def _refuse_other_request(stored: bytes, command: Command) -> None:
+    # Another version byte means other rules for fingerprints: a deployment must not turn retries into KeyReused.
+    if stored[:1] == command.fingerprint[:1] and stored != command.fingerprint:
+        REUSED.inc()
+        raise KeyReused()
 
 
 def _refuse_again(known: Known) -> Never:
