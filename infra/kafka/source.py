@@ -53,13 +53,18 @@ class Source:
         """:raises KafkaAway: no broker answers, or a topic is not there."""
         self._consumer.subscribe(topics=self.topics, listener=_Rebalances(self))
         try:
-            await within(self._settings.kafka_start_seconds, self._consumer.start())
+            await within(self._start_seconds, self._consumer.start())
         except BaseException as error:
             await self._close()
             if isinstance(error, (KafkaError, OSError, TimeoutError)):
                 raise KafkaAway(f"{self._settings.kafka_brokers}: {', '.join(self.topics)}") from error
             raise
         return self
+
+    @property
+    def _start_seconds(self) -> float:
+        """A former self that could not say goodbye is a member until its session ends; then this one gets its part."""
+        return self._settings.kafka_start_seconds + self._settings.kafka_session_timeout_ms / 1000
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
@@ -103,30 +108,25 @@ class Source:
             raise KafkaAway("end offsets") from error
         return ends
 
-    async def positions(self) -> dict[Place, int]:
-        """What the group has stored of each assigned partition; its begin where nothing is. :raises KafkaAway:"""
+    async def position(self, place: Place) -> int:
+        """Where the next poll of an assigned partition begins. :raises KafkaAway:"""
         try:
-            begins = await within(
-                self._settings.kafka_send_seconds, self._consumer.beginning_offsets(list(self.assignment()))
-            )
-            return {
-                place: await within(self._settings.kafka_send_seconds, self._consumer.committed(place)) or begin
-                for place, begin in begins.items()
-            }
+            found: int = await within(self._settings.kafka_send_seconds, self._consumer.position(place))
         except (KafkaError, OSError, TimeoutError) as error:
-            raise KafkaAway("positions") from error
+            raise KafkaAway("position") from error
+        return found
 
     def assignment(self) -> frozenset[Place]:
         """The partitions this member has."""
         return frozenset(self._consumer.assignment())
 
-    def pause(self) -> None:
-        """Polls give nothing, and keep the membership."""
-        self._consumer.pause(*self.assignment())
-
-    def resume(self) -> None:
-        """Polls give records again."""
-        self._consumer.resume(*(self.assignment() & self._consumer.paused()))
+    def hold(self, on: bool) -> None:
+        """While held, polls give nothing and keep the membership."""
+        assigned, held = self.assignment(), self._consumer.paused()
+        if on:
+            self._consumer.pause(*(assigned - held))
+        else:
+            self._consumer.resume(*(assigned & held))
 
     async def _close(self) -> None:
         # It raises CancelledError, or never returns, while the broker is away.

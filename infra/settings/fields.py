@@ -201,7 +201,9 @@ class WorkerSettings(Settings):
     consumer_attempts_max: Count = 5
     consumer_retry_seconds: Seconds = 0.2
     consumer_handler_seconds: Seconds = 30.0
-    consumer_stall_seconds: Seconds = 30.0
+    consumer_stall_seconds: Seconds = 20.0  # with records ahead and none taken for so long, it is replaced
+    consumer_lag_seconds: Seconds = 5.0  # how often it is looked at
+    consumer_waiting_max: Count = 5_000  # records that wait for another try, or behind one; then no more are taken
 
     # kept how long
     command_retention_days: Count = 7
