@@ -4,10 +4,10 @@ A door: it translates records into claims. The poll's transaction, the inbox and
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from uuid import uuid5
 
-from infra.consumer import Record
+from infra.consumer import AfterCommit, BadRecord, Record
 
 from infra.caller import Caller, Command, Role
 from infra.errors import Refused
@@ -30,10 +30,10 @@ class Rewards:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
-    async def handle(self, conn: Conn, records: Sequence[Record]) -> Callable[[], Awaitable[None]] | None:
+    async def handle(self, conn: Conn, records: Sequence[Record]) -> AfterCommit | None:
         """Runs in the poll's transaction; what it returns runs after the commit.
 
-        :raises Refused: when a record's points cannot be given, so that it ends among the dead letters.
+        :raises BadRecord: a record's points can never be given, so that it ends among the dead letters.
         """
         claims = [claim for claim in map(_claim, records) if claim.amount > 0]
         if not claims:
@@ -41,7 +41,7 @@ class Rewards:
         posted = await post(conn, claims, remembered=False)
         for outcome in posted.outcomes:
             if isinstance(outcome, Refused):
-                raise outcome
+                raise BadRecord("refused", outcome.code)
         await self._cache.bury(posted.rows)
 
         async def after_commit() -> None:
@@ -70,4 +70,5 @@ def _earning(record: Record, reason: str, user_id: str, amount: int, description
         description=description,
         amount=amount,
         traceparent=record.traceparent,
+        tracestate=record.tracestate,
     )
