@@ -3,7 +3,6 @@
 from typing import TypeAlias
 
 from infra.events import Event
-
 from protos.events.v1 import timesale_events_pb2 as pb
 from timesale.messages import ORDER_STATUSES, SALE_STATUSES, product_message, timestamp
 from timesale.rules import Claim, Listing, Order, SaleStatus

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from infra import outbox, postgres
 from infra.errors import Unavailable
+from infra.jobs import Job
 from infra.lock import lock
 from infra.logs import get_logger
 from infra.postgres import Database
@@ -23,6 +24,11 @@ class Sweep:
 
     def __init__(self, database: Database, redis: Redis, relay: outbox.Relay, settings: TimesaleSettings) -> None:
         self._database, self._redis, self._relay, self._settings = database, redis, relay, settings
+
+    def job(self) -> Job:
+        """The round each second; soon again when the database was away, because events wait for it."""
+        settings = self._settings
+        return Job("sweep", settings.sweep_every_seconds, self.run, retry_seconds_max=settings.sweep_retry_seconds_max)
 
     async def run(self) -> None:
         """One round: moves what is due, and shows what is left of the sales that are on."""

@@ -130,7 +130,9 @@ async def test_what_a_buyer_has_is_counted_after_the_lock(workers: list[Worker],
         await eventually(lambda: locked(watcher))
         await holder.execute("INSERT INTO buyers VALUES ($1, 'u-1', 1, 1)", sale.id)
         await holding.commit()
-        assert (await waiting).code == "USER_LIMIT"
+        refusal = await waiting
+        assert refusal.code == "USER_LIMIT"
+        assert refusal.facts["available"] == 0  # so it was the rule that counted; the constraint cannot say how many
     finally:
         await holder.close()
         await watcher.close()
