@@ -1,4 +1,4 @@
-"""`python -m gateway serve | migrate | openapi`: wires the gateway together."""
+"""The gateway: `python -m gateway serve`; `python -m gateway openapi` prints its OpenAPI document."""
 
 import sys
 
@@ -10,16 +10,19 @@ from gateway.clients import Clients
 from gateway.endpoint import Gateway
 from gateway.limits import Limiter
 from gateway.settings import GatewaySettings
-from infra import postgres, process, redis, run
+from infra import discovery, postgres, process, redis, run
 
 
 async def serve(settings: GatewaySettings) -> None:
-    """Answers until a signal; drains; ends."""
-    async with run.Process(settings) as gateway_process:
-        database = await gateway_process.enter(postgres.open(settings))
-        cache = await gateway_process.enter(redis.open(settings))
-        clients = await gateway_process.enter(Clients(settings).opened())
-        gateway_process.needs("postgres", lambda: database.ready)
+    """Answers until a signal."""
+    async with run.Process(settings) as life:
+        database = await life.enter(postgres.open(settings))
+        cache = await life.enter(redis.open(settings))
+        clients = Clients(settings, lambda name, addresses: discovery.find(settings, name, addresses, life))
+        await life.enter(clients.opened())
+        life.needs("postgres", lambda: database.ready)
+        for name, coalescer in clients.coalescers:
+            life.background(name, coalescer.run)
         gateway = Gateway(
             settings=settings,
             tokens=Tokens.of(settings),
@@ -28,19 +31,19 @@ async def serve(settings: GatewaySettings) -> None:
             clients=clients,
             database=database,
         )
-        for name, coalescer in clients.coalescers:
-            gateway_process.background(name, coalescer.run)
-        await gateway_process.serve(gateway_process.http(app.build(gateway), port=settings.port))
+        await life.serve(life.http(app.build(gateway), port=settings.port))
 
 
-def main() -> None:
-    """The command line."""
-    if sys.argv[1:] == ["openapi"]:
-        document = openapi.document(app.BASE, app.ROUTES)
-        sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
-        return
-    process.main(process.Service(name="gateway", settings=GatewaySettings, serve=serve, migrations=[store.MIGRATIONS]))
+def print_openapi() -> None:
+    """The document as it is committed in `gateway/openapi.json`."""
+    document = openapi.document(app.BASE, app.ROUTES)
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
 
+
+SERVICE = process.Service(name="gateway", settings=GatewaySettings, serve=serve, migrations=[store.MIGRATIONS])
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["openapi"]:
+        print_openapi()
+    else:
+        process.main(SERVICE)

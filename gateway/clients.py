@@ -13,7 +13,6 @@ from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
 from gateway.settings import GatewaySettings
-from infra import discovery
 from infra.discovery import Instances
 from infra.rpc.client import Reply, Upstream
 from infra.rpc.coalesce import Coalescer
@@ -79,11 +78,16 @@ ORDER = Hot(
 class Clients:
     """Calls of all workers."""
 
-    def __init__(self, settings: GatewaySettings, instances: Callable[[Service], Instances] | None = None) -> None:
-        """`instances` says where a worker is served; default: the addresses of the settings."""
-        find = instances or (lambda service: discovery.static(getattr(settings, f"{service.word}_addresses")))
+    def __init__(self, settings: GatewaySettings, find: Callable[[str, Sequence[str]], Instances]) -> None:
+        """`find` says where a service name is served, given the addresses the settings have for it."""
+        addresses = {
+            COUPON.word: settings.coupon_addresses,
+            POINT.word: settings.point_addresses,
+            TIMESALE.word: settings.timesale_addresses,
+        }
         self._upstreams = {
-            service.word: Upstream(service.name, settings, find(service), service.stub) for service in SERVICES
+            each.word: Upstream(each.name, settings, find(each.name, addresses[each.word]), each.stub)
+            for each in SERVICES
         }
         self._hot = {hot.unary: (hot, self._coalescer(hot, settings)) for hot in (ISSUE, ORDER)}
 
