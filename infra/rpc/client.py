@@ -121,9 +121,12 @@ class Upstream:
         try:
             return await self._once(first, ask, span, attempt)
         except Refused as refused:
-            if not (attempt == 1 and CROSSINGS[refused.kind].retried and self.budget.take()):
+            if attempt > 1 or not CROSSINGS[refused.kind].retried:
                 raise
             second = self._balancer.pick(ask.key, besides=first)
+            # What fell with its instance is carried to a good one: at most what was in flight there, so no storm.
+            if not (first.away_until and not second.away_until) and not self.budget.take():
+                raise
             if second is first:
                 await asyncio.sleep(random.uniform(0, RETRY_SECONDS_MAX))  # noqa: S311 - spreads calls, guards nothing
             if ask.left() < self._least:

@@ -105,6 +105,36 @@ async def test_a_killed_instance_among_two_is_not_noticed_by_callers() -> None:
         assert upstream.state().failures == 0
 
 
+async def test_under_load_an_instance_drains_without_a_failed_call() -> None:
+    async def work(message: pb.IssueCouponRequest) -> pb.Coupon:
+        await asyncio.sleep(0.002)
+        return await answer(message)
+
+    async with serving(work) as one, serving(work) as two, calling(one.address, two.address) as upstream:
+        drained = asyncio.Event()
+
+        async def ask_on() -> None:
+            while not drained.is_set():
+                await issue(upstream)
+
+        load = [asyncio.ensure_future(ask_on()) for _ in range(64)]
+        await eventually(lambda: len(one.coupons.requests) > 200)
+        await one.server.drain()
+        before = len(two.coupons.requests)
+        await eventually(lambda: len(two.coupons.requests) > before + 200)
+        drained.set()
+        await asyncio.gather(*load)
+        assert upstream.state().failures == 0
+
+
+async def test_connections_are_renewed_without_a_failed_call() -> None:
+    async with serving(rpc_connection_age_ms=100) as worker, calling(worker.address) as upstream:
+        until = soon(1)
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.gather(*(issue(upstream) for _ in range(16)))
+        assert upstream.state().failures == 0
+
+
 async def test_an_instance_that_is_back_is_asked_again() -> None:
     (port,) = free_ports(1)
     async with serving() as one, calling(one.address, f"127.0.0.1:{port}", rpc_instance_away_seconds=0.1) as upstream:

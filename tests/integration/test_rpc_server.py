@@ -144,11 +144,11 @@ async def test_a_deadline_is_trimmed_on_its_way_down() -> None:
         left.append(call.current().remaining())
         return pb.Coupon()
 
-    async with serving(look, rpc_deadline_seconds_max=1) as worker, stub_of(worker.address) as stub:
+    async with serving(look, rpc_deadline_seconds_max=1, rpc_deadline_margin_ms=100) as worker, stub_of(worker.address) as stub:
         await stub.IssueCoupon(request(), timeout=0.5, metadata=metadata())
         await stub.IssueCoupon(request(), timeout=500, metadata=metadata())
-    assert 0.3 < left[0] <= 0.48
-    assert 0.9 < left[1] <= 0.98
+    assert 0.2 < left[0] <= 0.45  # the wire rounds it up by some milliseconds
+    assert 0.7 < left[1] <= 0.9
 
 
 async def test_at_the_deadline_and_when_its_caller_leaves_a_handler_is_cancelled() -> None:
