@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from infra.consumer import Consumer
-
 from infra import invariants, postgres, process, purge, redis, run
+from infra.consumer import Consumer
 from infra.discovery import announce
 from infra.migrate import PLATFORM
 from infra.outbox import Relay

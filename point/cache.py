@@ -6,7 +6,7 @@ that meets a tombstone, an odd value or no Redis reads Postgres.
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from infra import telemetry
@@ -18,6 +18,7 @@ from point.settings import PointSettings
 
 FAMILY = "point:balance"
 SCRIPT = Path(__file__).parent / "lua" / "set_balance.lua"
+TOGETHER_MAX = 500  # entries in one run of the script
 _VALUE = re.compile(r"(?P<seq>\d{1,19}):(?P<balance>\d{1,16})")
 
 log = get_logger(__name__)
@@ -51,9 +52,7 @@ class Cache:
     async def bury(self, rows: Iterable[Transaction]) -> None:
         """Tombstones for the users of these rows, before the commit. A failure costs a stale read, never a decision."""
         last = {row.user_id: row.seq for row in rows}
-        await asyncio.gather(
-            *(self._set(user_id, seq, "", self._settings.balance_tombstone_ms) for user_id, seq in last.items())
-        )
+        await self._set([(user_id, seq, "") for user_id, seq in last.items()], self._settings.balance_tombstone_ms)
 
     def publish(self, rows: Iterable[Transaction]) -> None:
         """Have the balances after these rows written soon; nobody waits for it."""
@@ -76,20 +75,23 @@ class Cache:
         while True:
             await self._filled.wait()
             while self._pending:
-                account, context = self._pending.pop(next(iter(self._pending)))
-                with telemetry.attached(context):
-                    await self._set(
-                        account.user_id, account.last_seq, str(account.balance), self._settings.balance_ttl_ms
-                    )
+                together = [self._pending.pop(user_id) for user_id in list(self._pending)[:TOGETHER_MAX]]
+                entries = [(each.user_id, each.last_seq, str(each.balance)) for each, _ in together]
+                with telemetry.attached(together[0][1]):
+                    await self._set(entries, self._settings.balance_ttl_ms)
             self._filled.clear()
 
-    async def _set(self, user_id: str, seq: int, balance: str, ttl_ms: int) -> None:
+    async def _set(self, entries: Sequence[tuple[str, int, str]], ttl_ms: int) -> None:
+        """One run of the script for all; in a cluster, where users live in different slots, one for each."""
+        step = 1 if self._settings.redis_cluster else TOGETHER_MAX
         try:
-            await self._script.run(
-                FAMILY,
-                keys=[self._redis.name(FAMILY, user_id)],
-                args=[seq, balance, ttl_ms],
-                timeout_seconds=self._settings.gate_timeout_seconds,
-            )
+            for start in range(0, len(entries), step):
+                chunk = entries[start : start + step]
+                await self._script.run(
+                    FAMILY,
+                    keys=[self._redis.name(FAMILY, user_id) for user_id, _, _ in chunk],
+                    args=[ttl_ms, *(part for _, seq, balance in chunk for part in (seq, balance))],
+                    timeout_seconds=self._settings.gate_timeout_seconds,
+                )
         except RedisUnavailable as error:
-            log.debug("balance.not_cached", error=str(error))
+            log.debug("balances.not_cached", error=str(error))

@@ -7,9 +7,8 @@ import hashlib
 from collections.abc import Sequence
 from uuid import uuid5
 
-from infra.consumer import AfterCommit, BadRecord, Record
-
 from infra.caller import Caller, Command, Role
+from infra.consumer import AfterCommit, BadRecord, Record
 from infra.errors import Refused
 from infra.postgres import Conn
 from point.cache import Cache
