@@ -131,7 +131,7 @@ async def test_the_same_events_again_earn_nothing_even_when_the_inbox_has_forgot
         assert await outbox.replay(database, "coupon.issued", since) == 20
 
         async def handled_again() -> bool:
-            return (await rows(settings.database_url, "SELECT count(*) AS n FROM inbox"))[0]["n"] == 20
+            return bool((await rows(settings.database_url, "SELECT count(*) AS n FROM inbox"))[0]["n"] == 20)
 
         await eventually(handled_again, seconds=20)
         assert await balance(database, "u-1") == 20
