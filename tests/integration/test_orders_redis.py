@@ -155,6 +155,16 @@ async def test_a_flush_in_the_middle_changes_nothing(worker: Worker, cache: "Red
     assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 40
 
 
+async def test_a_redis_that_hangs_costs_an_order_little(worker: Worker, cache: "Redis") -> None:
+    sale = await worker.client.make_sale(2)
+    await worker.client.order(sale.id)
+    await cache.client_pause(1_500)
+    async with asyncio.timeout(1.4):
+        assert (await worker.client.order(sale.id, "u-2")).message.queue_number == 2
+    await cache.client_unpause()
+    assert (await refused(worker.client.order(sale.id, "u-3"))).code == "SOLD_OUT"
+
+
 async def test_without_redis_orders_go_on(database_url: str) -> None:
     (port,) = free_ports(1)
     async with running_worker(database_url, f"redis://127.0.0.1:{port}/0") as worker:

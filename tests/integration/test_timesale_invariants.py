@@ -59,6 +59,8 @@ async def test_sound_data_breaks_nothing(worker: Worker) -> None:
         ),
         ("DELETE FROM outbox WHERE topic = 'timesale.created'", {"timesale_each_sale_has_its_events"}),
         ("DELETE FROM outbox WHERE topic = 'timesale.soldout'", {"timesale_each_sale_has_its_events"}),
+        ("DELETE FROM outbox WHERE topic = 'timesale.started'", {"timesale_each_sale_has_its_events"}),
+        ("UPDATE sales SET status = 'ENDED'", {"timesale_each_sale_has_its_events"}),
         (
             "INSERT INTO outbox (event_id, topic, key, payload, headers, created_at) "
             "SELECT gen_random_uuid(), topic, key, payload, headers, created_at FROM outbox "
