@@ -12,10 +12,11 @@ __all__ = ["Instances", "Registration", "Watch", "announce", "find", "static"]
 
 
 class Process(Protocol):
-    """What runs for the life of a process, and what is done first at its end."""
+    """What runs for the life of a process, what is done first at its end, and whose health it exports."""
 
     def background(self, name: str, run: Callable[[], Awaitable[object]]) -> None: ...
     def on_drain(self, run: Callable[[], Awaitable[object]]) -> None: ...
+    def watch(self, dependency: str, probe: Callable[[], Awaitable[bool]]) -> None: ...
 
 
 def find(settings: Settings, service: str, addresses: Iterable[str], process: Process) -> Instances:
@@ -24,6 +25,7 @@ def find(settings: Settings, service: str, addresses: Iterable[str], process: Pr
         return static(addresses)
     watch = Watch(settings, service)
     process.background(f"watch {service}", watch.run)
+    process.watch("etcd", watch.ping)
     return watch
 
 
@@ -33,3 +35,4 @@ def announce(settings: Settings, server: Listening, process: Process) -> None:
         registration = Registration(settings, server)
         process.background("registration", registration.run)
         process.on_drain(registration.withdraw)
+        process.watch("etcd", registration.ping)

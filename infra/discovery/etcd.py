@@ -126,7 +126,7 @@ class Etcd:
     async def ping(self) -> bool:
         """Does any member answer?"""
         try:
-            await self.read("/services/")
+            await self.read("/services/")  # a read that any member must agree on
         except Unavailable:
             return False
         return True

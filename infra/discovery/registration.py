@@ -34,6 +34,7 @@ class Registration:
         self._ttl_seconds = settings.etcd_lease_seconds
         self._call_seconds = settings.etcd_call_seconds
         self._etcd = Etcd(settings)
+        self.ping = self._etcd.ping
         self._server = server
         self._lease = 0
         self._away = False

@@ -25,6 +25,7 @@ class Watch:
         self._service = service
         self._prefix = f"/services/{service}/"
         self._etcd = Etcd(settings)
+        self.ping = self._etcd.ping
         self._lease_seconds = settings.etcd_lease_seconds
         self._known: dict[str, str] = {}
         self._current: tuple[str, ...] = ()

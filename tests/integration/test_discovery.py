@@ -197,12 +197,16 @@ class Process:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.drains = 0
+        self.probes: dict[str, Callable[[], Awaitable[bool]]] = {}
 
     def background(self, name: str, run: Callable[[], Awaitable[object]]) -> None:
         self.names.append(name)
 
     def on_drain(self, run: Callable[[], Awaitable[object]]) -> None:
         self.drains += 1
+
+    def watch(self, dependency: str, probe: Callable[[], Awaitable[bool]]) -> None:
+        self.probes[dependency] = probe
 
 
 def test_without_etcd_hosts_the_settings_addresses_are_used_and_nothing_is_announced() -> None:
@@ -213,8 +217,15 @@ def test_without_etcd_hosts_the_settings_addresses_are_used_and_nothing_is_annou
     assert (process.names, process.drains) == ([], 0)
 
 
-def test_with_etcd_hosts_both_sides_run_for_the_life_of_the_process() -> None:
+async def test_with_etcd_hosts_both_sides_run_for_the_life_of_the_process() -> None:
     process, settings = Process(), Settings(etcd_hosts=("127.0.0.1:1",))
     find(settings, SERVICE, [], process)
     announce(settings, Worker(5001), process)
     assert (process.names, process.drains) == ([f"watch {SERVICE}", "registration"], 1)
+    assert not await process.probes["etcd"]()
+
+
+async def test_an_etcd_that_answers_is_up(settings: Settings) -> None:
+    process = Process()
+    find(settings, SERVICE, [], process)
+    assert await process.probes["etcd"]()

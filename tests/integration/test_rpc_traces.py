@@ -1,61 +1,23 @@
 """The spans of calls: who hangs under whom, what they say, and which of them are red."""
 
 import asyncio
-from collections.abc import Awaitable
 from typing import Any
 
 import grpc
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags
 from structlog.testing import capture_logs
 
 from infra import errors, telemetry
 from infra.local.ports import free_ports
-from infra.rpc.client import Upstream
 from infra.rpc.status import UpstreamFailed
 from infra.telemetry import names
 from protos.coupon.v1 import coupon_pb2 as pb
-from tests.fixtures.rpc import BATCH, UNARY, answer, calling, request, serving, settings, soon
+from tests.fixtures.call_spans import id_of, of_kind, pair, parent_of, said, under
+from tests.fixtures.coalesced import Gate, refusing
+from tests.fixtures.rpc import BATCH, UNARY, answer, calling, issue, request, serving, settings, soon
 from tests.fixtures.tracing import Spans
 from tests.fixtures.waiting import eventually
-from tests.integration.test_rpc_coalesce import Gate, fail_batches, refusing, together
-
-
-async def under(name: str, doing: Awaitable[Any]) -> Any:
-    """In a root span of this name."""
-    with telemetry.root(name):
-        return await doing
-
-
-def issue(upstream: Upstream, message: pb.IssueCouponRequest | None = None, **more: Any) -> Awaitable[Any]:
-    return upstream.call("IssueCoupon", message or request(), **{"deadline": soon(), **more})
-
-
-def of_kind(spans: Spans, name: str, kind: SpanKind) -> list[ReadableSpan]:
-    return [span for span in spans.named(name) if span.kind is kind]
-
-
-async def pair(spans: Spans, name: str = UNARY) -> tuple[ReadableSpan, ReadableSpan]:
-    """The only client span and its server span, once both have ended."""
-    await eventually(lambda: len(spans.named(name)) == 2)
-    (client,), (server,) = of_kind(spans, name, SpanKind.CLIENT), of_kind(spans, name, SpanKind.SERVER)
-    assert parent_of(server) == id_of(client)
-    return client, server
-
-
-def id_of(span: ReadableSpan) -> int:
-    context = span.get_span_context()
-    assert context is not None
-    return context.span_id
-
-
-def parent_of(span: ReadableSpan) -> int | None:
-    return span.parent.span_id if span.parent else None
-
-
-def said(span: ReadableSpan, *wanted: str) -> tuple[object, ...]:
-    return (span.status.status_code, *((span.attributes or {}).get(name) for name in wanted))
 
 
 async def test_a_call_is_a_client_span_and_under_it_a_server_span(spans: Spans) -> None:
@@ -214,86 +176,6 @@ async def test_a_healed_try_is_red_and_the_second_one_is_not(spans: Spans) -> No
         (StatusCode.ERROR, 1, "UNAVAILABLE"),
         (StatusCode.UNSET, 2, "OK"),
     ]
-
-
-async def test_in_a_shared_call_every_item_has_its_own_pair_and_the_call_hangs_under_the_first(spans: Spans) -> None:
-    gate = Gate(refusing((3, RuntimeError)))
-    async with together(gate) as row:
-        await row.fill()
-        spans.exporter.clear()
-        asked = [
-            asyncio.ensure_future(under(f"item {policy}", row.coalescer.call(request(policy), key=7, deadline=soon())))
-            for policy in (1, 2, 3)
-        ]
-        await asyncio.sleep(0.02)
-        gate.open.set()
-        await asyncio.gather(*asked, return_exceptions=True)
-        await row.outcomes()
-    carried = [span for span in of_kind(spans, UNARY, SpanKind.CLIENT) if _attribute(span, names.RPC_BATCH_SIZE) == 3]
-    servers = {parent_of(span): span for span in of_kind(spans, UNARY, SpanKind.SERVER)}
-    for policy, client in zip((1, 2, 3), carried, strict=True):
-        assert parent_of(client) == id_of(spans.named(f"item {policy}")[0])
-        assert servers[id_of(client)].context.trace_id == spans.named(f"item {policy}")[0].context.trace_id
-        assert _attribute(client, names.RPC_WAIT_MS) >= 10
-        red = StatusCode.ERROR if policy == 3 else StatusCode.UNSET
-        assert client.status.status_code is servers[id_of(client)].status.status_code is red
-    wire, served = await pair(spans, BATCH)
-    assert parent_of(wire) == id_of(carried[0])
-    assert wire.status.status_code is served.status.status_code is StatusCode.UNSET
-    assert carried[0].links == ()
-    for client in carried[1:]:
-        assert [(link.context.span_id, dict(link.attributes or {})) for link in client.links] == [
-            (id_of(wire), {"promo.link": "rpc"})
-        ]
-
-
-def _attribute(span: ReadableSpan, name: str) -> Any:
-    return (span.attributes or {}).get(name)
-
-
-async def test_a_lone_call_says_that_it_shared_and_waited_for_nothing(spans: Spans) -> None:
-    async with together(answer) as row:
-        await under("root", row.ask())
-    client, _ = await pair(spans)
-    assert said(client, names.RPC_BATCH_SIZE, names.RPC_WAIT_MS) == (StatusCode.UNSET, 1, 0)
-
-
-async def test_one_that_waited_alone_has_one_pair_from_when_it_was_asked(spans: Spans) -> None:
-    gate = Gate()
-    async with together(gate) as row:
-        await row.fill()
-        spans.exporter.clear()
-        asked = asyncio.ensure_future(under("root", row.coalescer.call(request(), key=7, deadline=soon())))
-        await asyncio.sleep(0.02)
-        gate.open.set()
-        await asked
-        await row.outcomes()
-    (client,) = [span for span in of_kind(spans, UNARY, SpanKind.CLIENT) if span.parent is not None]
-    assert parent_of(client) == id_of(spans.named("root")[0])
-    assert _attribute(client, names.RPC_WAIT_MS) >= 10
-    assert (client.end_time or 0) - (client.start_time or 0) >= 10_000_000
-
-
-async def test_an_item_asked_for_again_has_a_red_try_and_then_a_good_one(spans: Spans) -> None:
-    gate = Gate()
-    async with together(gate) as row:
-        fail_batches(row.worker, RuntimeError, 1)
-        await row.fill()
-        spans.exporter.clear()
-        asked = [
-            asyncio.ensure_future(under(f"item {number}", row.coalescer.call(request(), key=7, deadline=soon())))
-            for number in range(2)
-        ]
-        await asyncio.sleep(0.02)
-        gate.open.set()
-        await asyncio.gather(*asked)
-        await row.outcomes()
-    for number in range(2):
-        tries = spans.children_of(spans.named(f"item {number}")[0])
-        assert [said(each, names.ATTEMPT, names.RPC_RESPONSE_STATUS_CODE) for each in tries] == [
-            (StatusCode.ERROR, None, "INTERNAL"),
-            (StatusCode.UNSET, 2, "OK"),
-        ]
 
 
 async def test_one_line_tells_of_each_call_and_of_each_item() -> None:
