@@ -105,7 +105,7 @@ class Redis:
             started = perf_counter()
             try:
                 async with asyncio.timeout(timeout_seconds or self.settings.redis_timeout_seconds):
-                    reply = await ask()
+                    reply = await _uncancelled(ask())
             except ERRORS as error:
                 self._failed(span, summary, command, error, perf_counter() - started)
                 raise RedisUnavailable(_kind(error)) from error
@@ -185,6 +185,19 @@ async def open(settings: Settings) -> AsyncIterator[Redis]:
         await redis.close()
     if failure is not None:
         raise failure
+
+
+async def _uncancelled(reply: Awaitable[Any]) -> Any:
+    """The reply, unless its task was cancelled meanwhile: before Python 3.12 the driver's `wait_for` may swallow that.
+
+    :raises CancelledError:
+    """
+    task = asyncio.current_task()
+    cancels = task.cancelling() if task else 0
+    got = await reply
+    if task and task.cancelling() > cancels:
+        raise asyncio.CancelledError
+    return got
 
 
 def _node(settings: Settings) -> Any:

@@ -87,6 +87,18 @@ async def test_a_frozen_server_costs_the_timeout_and_the_next_reply_is_its_own(c
     assert await client.run("a", "GET", "a:2") is None
 
 
+async def test_a_cancel_is_never_lost_at_whatever_step_it_comes(client: Redis) -> None:
+    await client.run("x", "PING")
+    for steps in range(60):
+        task = asyncio.create_task(client.run("x", "GET", "x"))
+        for _ in range(steps % 10):
+            await asyncio.sleep(0)
+        was_done = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        assert was_done or task.cancelled()
+
+
 async def test_a_script_survives_a_server_that_forgot_it(client: Redis, tmp_path: Path, spans: Spans) -> None:
     odd = client.script(script(tmp_path, "return {KEYS[1], ARGV[1], 7}"))
     with telemetry.root("request"):
