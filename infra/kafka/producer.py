@@ -172,15 +172,14 @@ class _Sending:
     def __init__(self, record: Outgoing, client_id: str) -> None:
         self.record, self._client_id = record, client_id
         self.future: asyncio.Future[Any] | None = None
-        self._span: Span | None = None
         self._started = perf_counter()
+        sampled = record.parent is not None and telemetry.span_context(record.parent).trace_flags & 1
+        self._span = self._start_span(record, record.parent) if sampled else None
 
     async def begin(self, producer: AIOKafkaProducer) -> None:
         record, headers = self.record, self.record.headers
-        self._started = perf_counter()
-        if record.parent is not None and telemetry.span_context(record.parent).trace_flags & 1:
-            self._span = span = self._start_span(record, record.parent)
-            headers = [*headers, *((name, text.encode()) for name, text in telemetry.inject(span).items())]
+        if self._span is not None:
+            headers = [*headers, *((name, text.encode()) for name, text in telemetry.inject(self._span).items())]
         self.future = await producer.send(record.topic, record.value, record.key, headers=headers)
         self.future.add_done_callback(self._acked)
 
@@ -206,7 +205,7 @@ class _Sending:
             telemetry.tell(self._span, outcome)  # type: ignore[arg-type]  # an error: it has a name
             self._span.end()
 
-    def _start_span(self, record: Outgoing, parent: Context) -> Span:
+    def _start_span(self, record: Outgoing, parent: Context | None) -> Span:
         attributes: dict[str, AttributeValue] = {
             names.MESSAGING_SYSTEM: "kafka",
             names.MESSAGING_OPERATION_NAME: "send",

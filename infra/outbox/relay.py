@@ -85,7 +85,8 @@ class Relay:
         """Ping, whatever the rounds wait for: so the lock is kept, and its loss is noticed."""
         while True:
             await asyncio.sleep(self._settings.relay_ping_seconds)
-            await line.fetchval(SQL["unsent_exists"])
+            if await line.fetchval(SQL["unsent_exists"]):
+                self.wake()
 
     async def _measure(self) -> None:
         while True:
