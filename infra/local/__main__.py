@@ -16,6 +16,8 @@ from infra.local.state import ROOT, State
 from infra.local.terminal import Json, print_trace, say
 from infra.local.topics import dlq, events
 
+INTERRUPTED = 130  # by Ctrl-C, as shells say it
+
 app = typer.Typer(
     help="The promotion platform on this machine: start it, look at it, try it, test it.",
     no_args_is_help=True,
@@ -47,8 +49,8 @@ def up(
     state = State.of_this_checkout()
     if detach:
         run_detached(["--instances", instances], state, say)
-    else:
-        asyncio.run(run_up(counts, state, say))
+    elif not asyncio.run(run_up(counts, state, say)):
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -129,11 +131,12 @@ def demo(
 
     run = State.of_this_checkout().run()
     result = asyncio.run(flash_sale(run, buyers, coupons, stock, _silent if as_json else say))
+    if not as_json:
+        say("\n".join(result.as_text()))
     answers = ask_workers(run, ["invariants", "--json"] if as_json else ["invariants"])
     if as_json:
         say(json.dumps({**result.as_dict(), "invariants": {one.process: one.parsed() for one in answers}}))
     else:
-        say("\n".join(result.as_text()))
         show(answers, say)
         if "traces" in run.urls:
             say("\nthe slowest request")
@@ -214,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"promo: {failed}", file=sys.stderr)
         sys.exit(failed.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

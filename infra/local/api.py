@@ -1,5 +1,7 @@
 """The platform's REST API, as the flow and the demo call it."""
 
+import asyncio
+import contextlib
 import uuid
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,6 +12,8 @@ import httpx2
 from infra.local.failures import CallFailed
 
 TIMEOUT_SECONDS = 10.0
+PAUSE_SECONDS = 0.5
+NOT_NOW = (503, 504)
 CONNECTIONS_MAX = 100
 
 
@@ -37,9 +41,13 @@ class Answer:
 
 
 class Api:
-    """A client of one edge. Each POST is its own demand: it carries a new Idempotency-Key."""
+    """A client of one edge. Each POST is its own demand: it carries a new Idempotency-Key.
 
-    def __init__(self, url: str) -> None:
+    :param tries: how often a demand is made, under the same key, while the answer is "not now" (503, 504) or none.
+    """
+
+    def __init__(self, url: str, *, tries: int = 1) -> None:
+        self._tries = tries
         limits = httpx2.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
         self._client = httpx2.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, limits=limits)
 
@@ -59,6 +67,15 @@ class Api:
         self, method: str, path: str, token: str, body: dict[str, Any] | None, headers: dict[str, str]
     ) -> Answer:
         headers = {**headers, "Authorization": f"Bearer {token}"}
+        for _ in range(self._tries - 1):
+            with contextlib.suppress(CallFailed):
+                answer = await self._once(method, path, body, headers)
+                if answer.status not in NOT_NOW:
+                    return answer
+            await asyncio.sleep(PAUSE_SECONDS)
+        return await self._once(method, path, body, headers)
+
+    async def _once(self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str]) -> Answer:
         try:
             answer = await self._client.request(method, path, json=body, headers=headers)
             told = answer.json()

@@ -2,10 +2,11 @@
 
 import asyncio
 import functools
+import hashlib
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import asyncpg
@@ -21,6 +22,7 @@ from infra.local.supervisor import Supervisor
 
 # Ended from the highest down: a process still needs its servers while it drains, and the sink takes its last spans.
 POSTGRES, VALKEY, KAFKA, SINK, PROCESS = range(5)
+SERVERS = ("postgres", "valkey", "kafka", "sink")
 READY_SECONDS = 60.0
 MIGRATE_SECONDS = 60.0
 TOPICS_SECONDS = 60.0
@@ -31,10 +33,11 @@ Say = Callable[[str], None]
 
 
 class Stack:
-    """One run of the platform."""
+    """One run of the platform. `inherited` is the environment of the processes, before what they are told."""
 
-    def __init__(self, plan: Plan, state: State, say: Say) -> None:
+    def __init__(self, plan: Plan, state: State, say: Say, *, inherited: Mapping[str, str] = os.environ) -> None:
         self._plan = plan
+        self._inherited = inherited
         self._state = state
         self._say = say
         self._urls = {
@@ -68,7 +71,9 @@ class Stack:
     def write_down(self, *, ready: bool = False) -> None:
         """Write what runs into the state folder."""
         supervisor = Running("supervisor", os.getpid(), started(os.getpid()), str(self._state.folder / "up.log"))
-        parts = tuple(self._running(part.child) for part in self.supervisor.parts.values())
+        order = [*SERVERS, *(instance.name for instance in self._plan.instances)]
+        children = [part.child for part in self.supervisor.parts.values()]
+        parts = tuple(self._running(child) for child in sorted(children, key=lambda child: order.index(child.name)))
         urls = {"api": f"{self._plan.edge_url}/api/v1", "docs": f"{self._plan.edge_url}/api/docs", **self._urls}
         if self._plan.keeps_traces:
             urls["traces"] = f"http://127.0.0.1:{self._plan.server_ports['query']}"
@@ -130,10 +135,17 @@ class Stack:
                 tasks.create_task(self._timed(instance.name, starting, ports))
 
     async def _migrate(self, instance: Instance) -> None:
-        name = f"{instance.process.name} migrate"
-        log = self._state.folder / f"{instance.process.name}-migrate.log"
-        command = [sys.executable, "-m", instance.process.name, "migrate"]
-        await run_once(name, command, log, env=self._environment(instance), cwd=ROOT, seconds=MIGRATE_SECONDS)
+        """Bring the database to this version, unless it is our own one and these very files were applied before."""
+        process = instance.process
+        stamp = self._state.folder / f"{process.name}.migrated"
+        ours = not {"DATABASE_URL", f"{process.prefix}DATABASE_URL"} & self._plan.given.keys()
+        if ours and stamp.exists() and stamp.read_text() == _migrations_digest():
+            return
+        log = self._state.folder / f"{process.name}-migrate.log"
+        command = [sys.executable, "-m", process.name, "migrate"]
+        env = self._environment(instance)
+        await run_once(f"{process.name} migrate", command, log, env=env, cwd=ROOT, seconds=MIGRATE_SECONDS)
+        stamp.write_text(_migrations_digest())
 
     async def _serve(self, instance: Instance) -> Child:
         log = self._state.folder / f"{instance.name}.log"
@@ -144,7 +156,7 @@ class Stack:
         return child
 
     def _environment(self, instance: Instance) -> dict[str, str]:
-        return {**os.environ, **self._told(instance)}
+        return {**self._inherited, **self._told(instance)}
 
     def _told(self, instance: Instance) -> dict[str, str]:
         return environment(self._plan, instance, self._urls, self._secrets)
@@ -166,6 +178,14 @@ class Stack:
         begin = time.monotonic()
         await starting
         self._say(f"{name:<12} ready in {time.monotonic() - begin:4.1f} s   {detail}")
+
+
+def _migrations_digest() -> str:
+    """What all migrations of the checkout are, in short."""
+    digest = hashlib.sha256()
+    for file in sorted(ROOT.glob("*/sql/migrations/*.sql")):
+        digest.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 async def _get(port: int, path: str) -> None:

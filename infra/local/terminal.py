@@ -1,6 +1,8 @@
 """What the commands share at the terminal."""
 
 import asyncio
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -9,8 +11,11 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 def say(line: str) -> None:
-    """A line for a person, at once also into a pipe."""
-    print(line, flush=True)
+    """A line for a person, at once also into a pipe; a reader that left is no reason to fail."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # also for what is flushed at the end
 
 
 def print_trace(url: str, trace_id: str) -> bool:

@@ -21,17 +21,18 @@ from infra.local.waterfall import render
 REMAINS_SECONDS = 20.0
 POLL_SECONDS = 0.1
 TRACE_SECONDS = 15.0
+FIRST_TRIES = 5  # caches and pools are cold, and the machine may be busy
 USERS = {"admin": "admin-1", "user": "alice", "service": "shop-1"}  # the ready-made tokens, by role
 
 Say = Callable[[str], None]
 
 
-async def up(counts: Mapping[str, int], state: State, say: Say) -> None:
-    """Run the platform until a signal comes; a second signal ends everything by force.
+async def up(counts: Mapping[str, int], state: State, say: Say) -> bool:
+    """Run the platform until a signal comes; a second signal ends everything by force. Whether it was ever ready.
 
     :raises StartFailed: it did not start, or a part of it keeps ending.
     """
-    begin = time.monotonic()
+    begin, ready = time.monotonic(), False
     with state.held():
         await _end_remains(state.last_run(), say)
         stack = Stack(make_plan(counts, given_settings(os.environ, ROOT)), state, say)
@@ -40,8 +41,10 @@ async def up(counts: Mapping[str, int], state: State, say: Say) -> None:
             say(f"{'platform':<12} ready in {time.monotonic() - begin:4.1f} s")
             await _first_flow(state, say)
             stack.write_down(ready=True)
+            ready = True
             say("\nrunning until Ctrl-C")
             await stack.supervisor.watch()
+    return ready
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +81,7 @@ async def _first_flow(state: State, say: Say) -> None:
     run = state.run()
     tokens = {role: mint(run.token_secret, user, role) for role, user in USERS.items()}
     try:
-        async with Api(run.urls["api"]) as api:
+        async with Api(run.urls["api"], tries=FIRST_TRIES) as api:
             trace_id = await issue_and_earn(api, tokens["admin"], tokens["user"], USERS["user"], say)
     except CallFailed as error:
         raise StartFailed(f"the first request failed: {error}") from error
