@@ -1,0 +1,4 @@
+CREATE DATABASE gateway_db;
+CREATE DATABASE coupon_db;
+CREATE DATABASE point_db;
+CREATE DATABASE timesale_db;
