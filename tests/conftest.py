@@ -26,6 +26,19 @@ MakeDatabase = Callable[..., Awaitable[str]]
 MakeTopics = Callable[[Mapping[str, int]], Awaitable[None]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="also the tests at full size (marked `full`)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without --full the full-size tests are left out; each has a short form that runs."""
+    if config.getoption("--full"):
+        return
+    large = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=large)
+    items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
 @pytest.fixture(scope="session")
 async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
     """Postgres and Kafka: started here, or those of PROMO_TEST_DATABASE_URL and PROMO_TEST_KAFKA_BROKERS."""
