@@ -20,13 +20,15 @@ MONEY_MAX = 2**53 - 1  # the largest integer every JSON reader keeps whole
 ID_MAX = 2**63 - 1
 QUANTITY_MAX = 10**9
 EMAIL_LENGTH_MAX = 254
-PAGE_MAX = 2**31 - 1
+PAGE_MAX = 1_000_000  # a page is reached by counting past all those before it
 PAGE_SIZE_MAX = 100
 
 _ID = re.compile(r"[1-9][0-9]{0,18}\Z", re.ASCII)
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z", re.ASCII)
 _USER_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}\Z", re.ASCII)
-_EMAIL_FORM = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?:[A-Za-z0-9-]{1,63}[.])+[A-Za-z0-9-]{2,63}"
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_EMAIL_FORM = rf"{_ATOM}(?:[.]{_ATOM})*@(?:{_LABEL}[.])+[A-Za-z0-9][A-Za-z0-9-]{{0,61}}[A-Za-z0-9]"
 _EMAIL = re.compile(rf"{_EMAIL_FORM}\Z", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
 
@@ -52,7 +54,7 @@ def is_user_id(value: object) -> bool:
 
 def read_user_id(value: object) -> str:
     """The opaque name of a user; a whole number becomes its text."""
-    text = str(value) if type(value) is int and -ID_MAX <= value <= ID_MAX else value
+    text = str(value) if type(value) is int and -ID_MAX - 1 <= value <= ID_MAX else value
     if type(text) is str and is_user_id(text):
         return text
     raise _wrong()
@@ -171,7 +173,7 @@ USER_ID_SENTENCE = "a user id: 1 to 64 of A-Z a-z 0-9 _ . : @ - or a whole numbe
 _ID_SCHEMA: Schema = {
     "oneOf": [
         {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
-        {"type": "integer", "format": "int64", "minimum": 1},
+        {"type": "integer", "format": "int64", "minimum": 1, "maximum": ID_MAX},
     ],
     "description": ID_SENTENCE,
     "example": "42",
@@ -179,7 +181,7 @@ _ID_SCHEMA: Schema = {
 _USER_ID_SCHEMA: Schema = {
     "oneOf": [
         {"type": "string", "pattern": "^[A-Za-z0-9_.:@-]{1,64}$"},
-        {"type": "integer", "format": "int64"},
+        {"type": "integer", "format": "int64", "minimum": -ID_MAX - 1, "maximum": ID_MAX},
     ],
     "description": USER_ID_SENTENCE,
     "example": "u-1",
@@ -192,7 +194,6 @@ _TIME_SCHEMA: Schema = {
 }
 _EMAIL_SCHEMA: Schema = {
     "type": "string",
-    "format": "email",
     "maxLength": EMAIL_LENGTH_MAX,
     "pattern": f"^{_EMAIL_FORM}$",
     "description": "an e-mail address, like ada@example.com",

@@ -12,6 +12,9 @@ from infra.errors import ValidationFailed
 
 B = TypeVar("B", bound=BaseModel)
 
+_ERRORS_MAX = 20  # an answer must not grow with the nonsense in a request
+_NAME_LENGTH_MAX = 100
+
 _PATH: Final[Mapping[str, tuple[Callable[[object], Any], str]]] = {
     "id": (read_id, ID_SENTENCE),
     "userId": (read_user_id, USER_ID_SENTENCE),
@@ -36,29 +39,33 @@ class Reader(Generic[B]):
             raise ValidationFailed(self._explain(error)) from None
 
     def query(self, raw: bytes) -> B:
-        """The value of a query string; unknown names are ignored. :raises ValidationFailed: naming the parameters."""
+        """The value of a query string, which is ignored where no parameter is known.
+
+        :raises ValidationFailed: naming the parameters.
+        """
         values: dict[str, str] = {}
-        for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True):
+        text = raw.decode("latin-1") if self._sentences else ""
+        for name, value in parse_qsl(text, keep_blank_values=True):
             if name in values:
                 raise ValidationFailed({name: "is given twice; give it once"})
-            if name in self._sentences:
-                values[name] = value
+            values[name] = value
         try:
             return self._adapter.validate_python(values)
         except ValidationError as error:
             raise ValidationFailed(self._explain(error)) from None
 
     def _explain(self, error: ValidationError) -> dict[str, str]:
-        return dict(map(self._explain_one, error.errors(include_url=False, include_input=False)))
+        found = error.errors(include_url=False, include_input=False)[:_ERRORS_MAX]
+        return dict(map(self._explain_one, found))
 
     def _explain_one(self, error: ErrorDetails) -> tuple[str, str]:
         if not error["loc"]:
             remedy = "send one JSON object" if error["type"] == "json_invalid" else "it must be a JSON object"
             return "body", f"is not valid: {error['msg']}; {remedy}"
-        name = str(error["loc"][0])
+        name = str(error["loc"][0])[:_NAME_LENGTH_MAX]
         if error["type"] == "extra_forbidden":
             known = ", ".join(self._sentences) or "none"
-            return name, f"is not a known field; known fields: {known}"
+            return name, f"is not known here; known: {known}"
         verb = "is required:" if error["type"] == "missing" else "must be"
         return name, f"{verb} {self._sentences[name]}"
 

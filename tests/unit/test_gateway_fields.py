@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.fields import Page
+from gateway.fields import Nothing, Page
 from gateway.reader import Reader, read_path
 from gateway.routes.auth import Registration
 from gateway.routes.coupons import NewCoupon, NewPolicy
@@ -128,7 +128,7 @@ def test_a_percentage_above_100_and_a_window_that_ends_before_it_starts_are_refu
 
 def test_an_unknown_field_is_refused_by_name_with_the_known_ones() -> None:
     fields = refused(ORDER, b'{"timeSaleId":1,"quantity":1,"qty":2}')
-    assert fields == {"qty": "is not a known field; known fields: timeSaleId, userId, quantity"}
+    assert fields == {"qty": "is not known here; known: timeSaleId, userId, quantity"}
 
 
 def test_admission_is_refused_naming_the_field() -> None:
@@ -137,6 +137,13 @@ def test_admission_is_refused_naming_the_field() -> None:
         b',"admission":{"ratePerMinute":1,"maxActive":1,"sessionSeconds":10}}'
     )
     assert list(refused(Reader(NewTimeSale), body)) == ["admission"]
+
+
+def test_a_body_full_of_nonsense_gets_a_short_answer() -> None:
+    raw = b'{"' + b"x" * 5000 + b'":1,' + b",".join(b'"f%d":1' % number for number in range(5000)) + b"}"
+    fields = refused(ORDER, raw)
+    assert len(fields) == 20
+    assert max(map(len, fields)) == 100
 
 
 def test_all_wrong_fields_are_named_at_once() -> None:
@@ -167,7 +174,21 @@ def test_a_name_is_neither_blank_nor_long_nor_holds_nul(name: bytes) -> None:
 
 @pytest.mark.parametrize(
     "email",
-    ["ada", "ada@", "@b.c", "a b@c.de", "a@b", "a@b.c\n", "ü@b.de", "a@b..de", "x" * 65 + "@b.de", "a\x00@b.de"],
+    [
+        "ada",
+        "ada@",
+        "@b.c",
+        "a b@c.de",
+        "a@b",
+        "a@b.c\n",
+        "ü@b.de",
+        "a@b..de",
+        ".a@b.de",
+        "a.@b.de",
+        "a@-b.de",
+        "x" * 250 + "@b.de",
+        "a\x00@b.de",
+    ],
 )
 def test_what_is_no_e_mail_is_refused(email: str) -> None:
     raw = Registration.model_construct(email=email, name="Ada", password="12345678").model_dump_json().encode()
@@ -184,9 +205,16 @@ def test_earning_needs_a_user_while_others_may_leave_it_out() -> None:
     assert Reader(NewCoupon).body(b'{"couponPolicyId":1}').user_id is None
 
 
-def test_a_page_has_defaults_and_unknown_parameters_are_ignored() -> None:
-    page = Reader(Page).query(b"utm=1&x=%2Fhealth")
+def test_a_page_has_defaults_and_an_unknown_parameter_is_refused_by_name() -> None:
+    page = Reader(Page).query(b"")
     assert (page.page, page.size) == (0, 10)
+    with pytest.raises(ValidationFailed) as caught:
+        Reader(TimeSalePage).query(b"stauts=ACTIVE")
+    assert caught.value.fields == {"stauts": "is not known here; known: page, size, status"}
+
+
+def test_where_no_parameter_is_known_a_query_is_ignored() -> None:
+    assert Reader(Nothing).query(b"x=/health&x=2") == Nothing()
 
 
 @pytest.mark.parametrize(
