@@ -144,10 +144,12 @@ class Batch(Generic[Demand, Result]):
 
     async def _attempt(self, lane: Lane[Demand, Result], group: Group[Demand, Result]) -> Groups[Demand, Result]:
         """One transaction for the group. What is returned is to be run next, in that order."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         try:
             results = await self._run_once(group)
         except Exception as error:
-            return await self._after(lane, group, error)
+            return await self._after(lane, group, error, loop.time() - started)
         for claim, result in zip(group, results, strict=True):
             self._settle(claim, result)
         if lane.apart:
@@ -186,12 +188,12 @@ class Batch(Generic[Demand, Result]):
                 metrics.observe(self._waits, started - claim.entered, claim.span)
 
     async def _after(
-        self, lane: Lane[Demand, Result], group: Group[Demand, Result], error: Exception
+        self, lane: Lane[Demand, Result], group: Group[Demand, Result], error: Exception, took: float
     ) -> Groups[Demand, Result]:
         """What the failure of a run asks for: the groups to run next."""
         failure = classify(error)
         if failure is Failure.AGAIN:
-            return await self._again(lane, group, error)
+            return await self._again(lane, group, error, took)
         if failure is Failure.AGAIN_AT_ONCE and group[0].attempt < AT_ONCE_MAX:
             return self._rerun(group, error, [group])
         if len(group) == 1:
@@ -207,7 +209,7 @@ class Batch(Generic[Demand, Result]):
         return self._rerun(group, error, [group[:middle], group[middle:]])
 
     async def _again(
-        self, lane: Lane[Demand, Result], group: Group[Demand, Result], error: Exception
+        self, lane: Lane[Demand, Result], group: Group[Demand, Result], error: Exception, took: float
     ) -> Groups[Demand, Result]:
         """The whole once more while the deadlines allow; a row that is locked by others holds up only itself."""
         stuck = blocked(error)
@@ -216,7 +218,7 @@ class Batch(Generic[Demand, Result]):
             split = [[claim for claim in group if (claim.key in half) is first] for first in (True, False)]
             return self._rerun(group, error, split)
         pause = self._pause * 2 ** min(group[0].attempt - 1, PAUSE_DOUBLINGS_MAX)
-        self._give_up_late(group, error, pause)
+        self._give_up_late(group, error, pause + took)  # the next run may take as long
         if not group:
             return []
         self._rerun(group, error, [])
@@ -229,8 +231,9 @@ class Batch(Generic[Demand, Result]):
             await asyncio.sleep(pause)
         return []
 
-    def _give_up_late(self, group: Group[Demand, Result], error: Exception, pause: float) -> None:
-        latest = asyncio.get_running_loop().time() + pause + self._margin
+    def _give_up_late(self, group: Group[Demand, Result], error: Exception, seconds: float) -> None:
+        """Tell those Unavailable whose deadline comes before another run of so many seconds could end."""
+        latest = asyncio.get_running_loop().time() + seconds + self._margin
         late = [claim for claim in group if claim.deadline <= latest]
         group[:] = [claim for claim in group if claim.deadline > latest]
         for claim in late:

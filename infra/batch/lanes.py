@@ -33,7 +33,7 @@ class Lane(Generic[Demand, Result]):
             taken = [queue.popleft() for _ in range(min(size_max, len(queue)))]
         else:
             taken = self.take_out(queue[0].key)
-            queue.extendleft(reversed(taken[size_max:]))
+            queue.extend(taken[size_max:])  # in turns: the next row is not to starve
             del taken[size_max:]
         self._mark()
         self.running, self.rows = len(taken), frozenset([claim.key for claim in taken])

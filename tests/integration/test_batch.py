@@ -63,10 +63,10 @@ async def test_a_batch_has_a_largest_size(open_shelves: Open) -> None:
 
 
 async def test_one_locked_row_does_not_hold_up_others(open_shelves: Open) -> None:
-    async with open_shelves(lock_timeout_ms=300) as made, asyncio.TaskGroup() as tasks, locked(made, 1):
+    async with open_shelves(lock_timeout_ms=1900) as made, asyncio.TaskGroup() as tasks, locked(made, 1):
         stuck = tasks.create_task(made.take(1))
         await eventually(lambda: made.sizes)
-        async with asyncio.timeout(0.25):
+        async with asyncio.timeout(1.5):
             await asyncio.gather(*(made.take(shelf) for shelf in range(2, 50)))
         assert not stuck.done()
 
@@ -76,13 +76,42 @@ async def test_a_locked_row_leaves_the_lane_it_shares(open_shelves: Open) -> Non
         async with locked(made, 1):
             stuck = [tasks.create_task(made.take(shelf)) for shelf in (1, 2, 3, 1, 4)]
             await eventually(lambda: sum(task.done() for task in stuck) == 3)
-            async with asyncio.timeout(0.04):  # less than one wait for the lock
+            async with asyncio.timeout(1.5):  # the row stays locked for as long as this takes
                 assert await made.take(5)
                 assert await made.take(6)
             assert not stuck[0].done()
         await asyncio.gather(*stuck)
         assert await made.take(1)
         assert made.batch._lanes.depth == 0
+
+
+async def test_a_row_that_is_free_again_does_not_wait_behind_one_that_is_not(open_shelves: Open) -> None:
+    async with open_shelves(batch_lanes_max=1, batch_size_max=1, lock_timeout_ms=300) as made, locked(made, 2):
+
+        async def take_ten() -> None:
+            for _ in range(10):
+                await made.take(1)
+
+        async with locked(made, 1):
+            stuck = asyncio.ensure_future(made.take(2, seconds=20))
+            taking = [asyncio.ensure_future(take_ten()) for _ in range(3)]  # so that row 1 always has a claim
+            await eventually(lambda: len(made.batch._lanes.apart.queue) >= 3)
+        async with asyncio.timeout(1.8):  # ten waits for the other's lock are three seconds
+            await asyncio.gather(*taking)
+        stuck.cancel()
+        await asyncio.gather(stuck, return_exceptions=True)
+
+
+async def test_one_locked_row_among_64_in_a_batch_is_found_by_halving(open_shelves: Open) -> None:
+    async with (
+        open_shelves(batch_lanes_max=1, lock_timeout_ms=30) as made,
+        asyncio.TaskGroup() as tasks,
+        locked(made, 40),
+    ):
+        takes = {shelf: tasks.create_task(made.take(shelf)) for shelf in range(1, 65)}
+        await eventually(lambda: sum(task.done() for task in takes.values()) == 63)
+        assert not takes[40].done()
+        assert len(made.sizes) <= 20
 
 
 async def test_a_locked_row_is_tried_again_while_the_deadline_allows(open_shelves: Open) -> None:

@@ -1,6 +1,7 @@
 """What a trace shows of a batch: each sampled request its own span, the statements under the leader's."""
 
 import asyncio
+from contextvars import Context
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -98,3 +99,15 @@ async def test_an_unsampled_batch_makes_no_span(make_database: MakeDatabase, spa
     async with shelves(await settings_for(make_database)) as made:
         await asyncio.gather(made.take(), made.take())
     assert spans.finished() == []
+
+
+async def test_lanes_that_began_inside_a_request_do_not_keep_its_span(
+    make_database: MakeDatabase, spans: Spans
+) -> None:
+    with telemetry.root("starter"):
+        opened = shelves(await settings_for(make_database))
+        made = await opened.__aenter__()
+    spans.exporter.clear()
+    await asyncio.create_task(made.take(), context=Context())
+    assert spans.finished() == []
+    await opened.__aexit__(None, None, None)
