@@ -7,7 +7,7 @@ what is absent is null; enum prefixes are cut; times are RFC 3339 with Z.
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 import orjson
@@ -23,6 +23,7 @@ LARGE = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 SMALL = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_UINT32)
 REAL = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
 TIMESTAMP = Timestamp.DESCRIPTOR.full_name
+TIMES_KEPT_MAX = 1_024  # the events of a batch share theirs; a text made anew costs more than the rest of its field
 
 
 def to_json(message: Message) -> bytes:
@@ -63,13 +64,22 @@ def _writer(field: FieldDescriptor) -> Write:
 
 def _write_one(field: FieldDescriptor) -> Write:
     if field.message_type is not None:
-        return Timestamp.ToJsonString if field.message_type.full_name == TIMESTAMP else to_dict
+        return _time_text if field.message_type.full_name == TIMESTAMP else to_dict
     if field.enum_type is not None:
         names = _enum_names(field.enum_type)
         return lambda number: names.get(number, number)
     if is_id(field):
         return str
     return _to_base64 if field.type == FieldDescriptor.TYPE_BYTES else _itself
+
+
+def _time_text(time: Timestamp) -> str:
+    return _text_of_time(time.seconds, time.nanos)
+
+
+@lru_cache(TIMES_KEPT_MAX)
+def _text_of_time(seconds: int, nanos: int) -> str:
+    return Timestamp(seconds=seconds, nanos=nanos).ToJsonString()
 
 
 def is_id(field: FieldDescriptor) -> bool:
