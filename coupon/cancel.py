@@ -26,12 +26,13 @@ async def cancel(database: Database, relay: outbox.Relay, *, command: Command, c
             if coupon is None:
                 raise NotFound("Coupon", coupon_id)
             decision = rules.cancel(coupon, caller=command.caller, at=at)
-            after, body = decision.coupon, messages.coupon_message(decision.coupon).SerializeToString()
+            after, message = decision.coupon, messages.coupon_message(decision.coupon)
+            body = message.SerializeToString()
             if after is not coupon:
                 await store.update_coupons(conn, [after])
             await commands.save(conn, [Outcome(command, VERB, None if decision.refusal else body, decision.refusal)])
             if after is not coupon:
-                await outbox.add(conn, [events.coupon_entered(after)], at)
+                await outbox.add(conn, [events.coupon_entered(message)], at)
         relay.wake()
         if decision.refusal is not None:
             raise decision.refusal

@@ -1,6 +1,6 @@
 """Coupons whose time is over become EXPIRED, whether anybody asks for them or not."""
 
-from coupon import events, metrics, rules, store
+from coupon import events, messages, metrics, rules, store
 from coupon.settings import CouponSettings
 from infra import outbox, telemetry
 from infra.lock import lock
@@ -38,7 +38,7 @@ class Expiry:
             expired = [rules.expire(coupon) for coupon in due]
             if expired:
                 await store.update_coupons(conn, expired)
-                await outbox.add(conn, [events.coupon_entered(coupon) for coupon in expired], at)
+                await outbox.add(conn, [events.coupon_entered(messages.coupon_message(each)) for each in expired], at)
         if expired:
             metrics.EXPIRED.inc(len(expired))
             self._relay.wake()

@@ -136,18 +136,20 @@ async def _write(
     grants = [each for each in decisions if isinstance(each, Grant)]
     issued = Counter(each.claim.policy_id for each in grants)
     outcomes: dict[UUID, Outcome] = {}
+    told = []
     for claim, decision in zip(claims, decisions, strict=True):
         command = claim.command
         if isinstance(decision, Grant):
-            body = messages.coupon_message(decision.coupon).SerializeToString()
-            outcomes[command.command_id] = Outcome(command, VERB, answer=body)
+            message = messages.coupon_message(decision.coupon)
+            outcomes[command.command_id] = Outcome(command, VERB, answer=message.SerializeToString())
+            told.append(events.coupon_entered(message, claim))
         elif isinstance(decision, Refused):
             outcomes[command.command_id] = Outcome(command, VERB, refusal=decision)
     if grants:
         await store.insert_coupons(conn, grants, at)
     await commands.save(conn, list(outcomes.values()))
     if grants:
-        await outbox.add(conn, [events.coupon_entered(each.coupon, each.claim) for each in grants], at)
+        await outbox.add(conn, told, at)
         await store.add_issued(conn, issued)
     return outcomes, issued
 

@@ -8,6 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from coupon.rules import Coupon, CouponStatus, DiscountType, Listing, PolicyStatus, Terms
 from protos.coupon.v1 import coupon_pb2 as pb
 
+# A batch's coupons share their times and terms. The kept messages are only ever copied into others.
+TIMES_KEPT_MAX = 256
 TERMS_KEPT_MAX = 256
 
 DISCOUNT_TYPES: dict[DiscountType, pb.DiscountType.ValueType] = {
@@ -30,6 +32,7 @@ _DISCOUNT_TYPE_OF = {message: word for word, message in DISCOUNT_TYPES.items()}
 _COUPON_STATUS_OF = {message: word for word, message in COUPON_STATUSES.items()}
 
 
+@lru_cache(TIMES_KEPT_MAX)
 def timestamp(at: datetime) -> Timestamp:
     """`at` with its microseconds, as protobuf writes it."""
     message = Timestamp()
@@ -77,7 +80,7 @@ def policy_message(listing: Listing) -> pb.Policy:
     )
 
 
-@lru_cache(TERMS_KEPT_MAX)  # a hot policy's coupons share it; it is only ever copied into other messages
+@lru_cache(TERMS_KEPT_MAX)
 def terms_message(terms: Terms) -> pb.PolicyTerms:
     """What a coupon shows of its policy."""
     return pb.PolicyTerms(
