@@ -49,6 +49,11 @@ class Plan:
         return f"http://{next(one.address for one in self.instances if one.process is EDGE)}"
 
     @property
+    def ports(self) -> list[int]:
+        """All ports of the plan."""
+        return [*self.server_ports.values(), *(port for one in self.instances for port in one.ports.values())]
+
+    @property
     def keeps_traces(self) -> bool:
         """Whether the stack runs its own trace backend: unless a person named one."""
         named = [self.given[name] for name in ENDPOINT_NAMES if name in self.given]

@@ -1,8 +1,9 @@
 """Which ports the stack uses: the usual ones, or free ones where the usual are taken."""
 
+import contextlib
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from infra.local.failures import StartFailed
@@ -43,6 +44,21 @@ def free_ports(count: int) -> list[int]:
     :raises StartFailed: there are not so many.
     """
     return list(choose(Wish(str(number), None) for number in range(count)).values())
+
+
+@contextlib.contextmanager
+def reserved(ports: Iterable[int], host: str = "127.0.0.1") -> Iterator[None]:
+    """Keep outgoing connections off these ports: some of the usual ones lie where the system takes theirs from.
+
+    Each is bound and never listened on, so that a server (which sets SO_REUSEADDR, as all of ours do) may have it.
+    """
+    with contextlib.ExitStack() as stack:
+        for port in ports:
+            holder = stack.enter_context(socket.socket())
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):  # it was taken a moment ago: its server will say so
+                holder.bind((host, port))
+        yield
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:

@@ -65,8 +65,11 @@ class Stack:
                 for instance in self._plan.instances:
                     if instance.number == 1:
                         tasks.create_task(self._processes(instance.process))
-        except* StartFailed as failures:
-            raise _first(failures) from None
+        except BaseExceptionGroup as failures:
+            told, bugs = failures.split(StartFailed)
+            if told is None or bugs is not None:
+                raise
+            raise _first(told) from None
 
     def write_down(self, *, ready: bool = False) -> None:
         """Write what runs into the state folder."""
@@ -214,11 +217,7 @@ async def _create_databases(server: str, names: list[str]) -> None:
         raise StartFailed(f"postgres: {error}") from error
 
 
-def _first(failures: BaseExceptionGroup[BaseException]) -> StartFailed:
+def _first(failures: BaseExceptionGroup[StartFailed]) -> StartFailed:
     """One of what failed: the rest mostly failed for it."""
-    for failure in failures.exceptions:
-        if isinstance(failure, StartFailed):
-            return failure
-        if isinstance(failure, BaseExceptionGroup):
-            return _first(failure)
-    return StartFailed(str(failures))
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -11,6 +11,7 @@ from infra.local.api import Api
 from infra.local.failures import CallFailed, StartFailed
 from infra.local.flow import is_whole, issue_and_earn
 from infra.local.plan import given_settings, make_plan
+from infra.local.ports import reserved
 from infra.local.stack import Stack
 from infra.local.state import ROOT, Run, State
 from infra.local.supervisor import Supervisor
@@ -33,9 +34,12 @@ async def up(counts: Mapping[str, int], state: State, say: Say) -> bool:
     :raises StartFailed: it did not start, or a part of it keeps ending.
     """
     begin, ready = time.monotonic(), False
-    with state.held():
+    with contextlib.ExitStack() as kept:
+        kept.enter_context(state.held())
         await _end_remains(state.last_run(), say)
-        stack = Stack(make_plan(counts, given_settings(os.environ, ROOT)), state, say)
+        plan = make_plan(counts, given_settings(os.environ, ROOT))
+        kept.enter_context(reserved(plan.ports))
+        stack = Stack(plan, state, say)
         async with until_signal(stack.supervisor, say):
             await stack.start()
             say(f"{'platform':<12} ready in {time.monotonic() - begin:4.1f} s")

@@ -7,7 +7,7 @@ import pytest
 
 from infra.local.failures import StartFailed
 from infra.local.plan import make_plan, parse_instances
-from infra.local.ports import Wish, choose, free_ports, is_free
+from infra.local.ports import Wish, choose, free_ports, is_free, reserved
 
 
 @pytest.fixture
@@ -44,6 +44,32 @@ def test_two_wishes_never_share_a_port_and_the_explicit_one_has_it() -> None:
 
     assert chosen["explicit"] == port
     assert chosen["usual"] != port
+
+
+def test_a_reserved_port_is_free_for_a_server() -> None:
+    (port,) = free_ports(1)
+    with (
+        reserved([port]),
+        socket.create_server(("127.0.0.1", port)) as server,
+        socket.create_connection(("127.0.0.1", port)) as client,
+        server.accept()[0] as accepted,
+    ):
+        client.sendall(b"it")
+
+        assert accepted.recv(2) == b"it"
+
+
+def test_a_reserved_port_is_not_free_for_an_outgoing_connection() -> None:
+    (port,) = free_ports(1)
+    with reserved([port]), socket.socket() as outgoing, pytest.raises(OSError, match="in use"):
+        outgoing.bind(("127.0.0.1", port))
+    with socket.socket() as outgoing:
+        outgoing.bind(("127.0.0.1", port))
+
+
+def test_reserving_a_taken_port_is_left_to_its_server_to_tell(taken: int) -> None:
+    with reserved([taken]):
+        assert not is_free(taken)
 
 
 def test_free_ports_are_different_and_free() -> None:
