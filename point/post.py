@@ -96,7 +96,9 @@ async def post(conn: Conn, claims: Sequence[Claim], *, remembered: bool = True) 
     made = await store.read_made(conn, [command_id for command_id in first if command_id not in known])
     fresh = [claim for claim in first.values() if claim.command.command_id not in known | made]
     accounts = await store.read_accounts(conn, users)
-    originals = await store.read_originals(conn, [claim.original_transaction_id or 0 for claim in fresh])
+    originals = await store.read_originals(
+        conn, [claim.original_transaction_id for claim in fresh if claim.original_transaction_id is not None]
+    )
     decisions = decide_all(accounts, fresh, originals)
     postings = [decision for decision in decisions if isinstance(decision, Posting)]
     rows = await store.insert_transactions(conn, postings, at) if postings else []
