@@ -205,6 +205,17 @@ def check() -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def generate() -> None:
+    """Write the generated files anew: protobuf code, OpenAPI.
+
+    Example: ./promo generate && git diff --stat
+    """
+    from infra.local.generate import generate as run_generate
+
+    run_generate(say)
+
+
 def _silent(line: str) -> None:
     """For scripts, which read the result alone."""
 

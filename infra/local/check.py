@@ -1,23 +1,19 @@
 """`promo check`: lint, types, architecture, contracts, generated files. A line a step, the output of what fails."""
 
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import google.rpc
-
+from infra.local.generate import GOOGLE_APIS, generated_code, generated_documents
 from infra.local.state import ROOT
+from infra.local.tools import Done, tool, tracked
 
-BIN = Path(sys.executable).parent
 PACKAGES = ("gateway", "coupon", "point", "timesale", "infra", "tests")
-GOOGLE_APIS = Path(google.rpc.__path__[0]).parents[1]  # where `google/rpc/status.proto` can be included from
 # Events are read by others: their files may not even move.
 EVENTS_CONFIG = """
 version: v2
@@ -28,7 +24,6 @@ YAML_RULES = (
     "{extends: default, rules: {line-length: {max: 160}, document-start: disable, truthy: {check-keys: false}}}"
 )
 SIDE_BY_SIDE = 2
-SECONDS_MAX = 600
 # What squawk finds in every first migration, and why it is no finding here.
 MIGRATION_RULES_OFF = {
     "ban-drop-table": "the half after migrate:down",
@@ -41,14 +36,6 @@ MIGRATION_RULES_OFF = {
     "require-lock-timeout": "the runner sets it",
     "require-statement-timeout": "the runner sets it",
 }
-
-
-@dataclass(frozen=True)
-class Done:
-    """The outcome of a step: what is wrong (empty: nothing), and a note for a person."""
-
-    wrong: str
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,45 +55,18 @@ def steps() -> list[Step]:
     """All steps, the slowest first."""
     packages = [name for name in PACKAGES if (ROOT / name).is_dir()]
     return [
-        Step("mypy", lambda: _tool("mypy", *packages)),
-        Step("lint-imports", lambda: _tool("lint-imports", "--no-cache")),
+        Step("mypy", lambda: tool("mypy", *packages)),
+        Step("lint-imports", lambda: tool("lint-imports", "--no-cache")),
         Step("generated code", generated_code),
+        Step("documents", generated_documents),
         Step("buf lint", lambda: _buf("lint")),
         Step("buf format", lambda: _buf("format", "-d", "--exit-code", "--path", "protos")),
         Step("buf breaking", buf_breaking),
-        Step("ruff check", lambda: _tool("ruff", "check", ".")),
-        Step("ruff format", lambda: _tool("ruff", "format", "--check", ".")),
-        Step("yamllint", lambda: _tool("yamllint", "--strict", "-d", YAML_RULES, *_tracked("*.yml", "*.yaml"))),
+        Step("ruff check", lambda: tool("ruff", "check", ".")),
+        Step("ruff format", lambda: tool("ruff", "format", "--check", ".")),
+        Step("yamllint", lambda: tool("yamllint", "--strict", "-d", YAML_RULES, *tracked("*.yml", "*.yaml"))),
         Step("squawk", migrations),
     ]
-
-
-def generated_code() -> Done:
-    """Generate all protobuf code anew and compare it with what is committed."""
-    protos = _tracked("*.proto")
-    with tempfile.TemporaryDirectory() as fresh:
-        failed = generate(protos, Path(fresh)).wrong
-        if failed:
-            return Done(failed)
-        made = {path.relative_to(fresh).as_posix(): path.read_text() for path in Path(fresh).rglob("*_pb2*")}
-    committed = set(_tracked("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi"))
-    wrong = [f"{path}: not generated from a proto" for path in sorted(committed - made.keys())]
-    wrong += [f"{path}: not committed" for path in sorted(made.keys() - committed)]
-    wrong += [
-        f"{path}: differs from its proto" for path in sorted(committed & made.keys()) if _read(path) != made[path]
-    ]
-    return Done("\n".join(wrong), f"{len(made)} files")
-
-
-def generate(protos: Sequence[str], folder: Path) -> Done:
-    """Import path = file path, so everything is generated from the root; stubs only for files with a service."""
-    plain = ["--python_out", "--mypy_out"]
-    services = [path for path in protos if "\nservice " in _read(path)]
-    protoc = [sys.executable, "-m", "grpc_tools.protoc", "-I", ".", "-I", str(GOOGLE_APIS)]
-    done = _run([*protoc, *(f"{out}={folder}" for out in plain), *protos])
-    if done.wrong or not services:
-        return done
-    return _run([*protoc, f"--grpc_python_out={folder}", f"--mypy_grpc_out={folder}", *services])
 
 
 def buf_breaking() -> Done:
@@ -127,12 +87,12 @@ def buf_breaking() -> Done:
 
 def migrations() -> Done:
     """Lint the SQL of the migrations."""
-    return _tool(
+    return tool(
         "squawk",
         "--assume-in-transaction",
         "--pg-version=15",
         f"--exclude={','.join(MIGRATION_RULES_OFF)}",
-        *_tracked("*/migrations/*.sql"),
+        *tracked("*/migrations/*.sql"),
     )
 
 
@@ -148,7 +108,7 @@ def _report(step: Step, say: Callable[[str], None]) -> bool:
 
 def _buf(*arguments: str) -> Done:
     _copy_google_apis(ROOT)
-    return _tool("buf", *arguments)
+    return tool("buf", *arguments)
 
 
 def _copy_google_apis(tree: Path) -> None:
@@ -162,25 +122,3 @@ def _git(*arguments: str) -> str:
     """What git prints; empty when it fails."""
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _tool(name: str, *arguments: str) -> Done:
-    return _run([str(BIN / name), *arguments])
-
-
-def _run(command: Sequence[str]) -> Done:
-    env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}  # protoc looks for its plugins there
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
-    output = (done.stdout + done.stderr).strip()
-    return Done((output or f"exit code {done.returncode}") if done.returncode else "")
-
-
-def _tracked(*patterns: str) -> list[str]:
-    """The files of the checkout that git knows, or would take."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    return sorted(path for path in set(listed) if (ROOT / path).exists())
-
-
-def _read(path: str) -> str:
-    return (ROOT / path).read_text()

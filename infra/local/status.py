@@ -2,6 +2,7 @@
 
 import concurrent.futures
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -15,13 +16,13 @@ def describe(run: Run, folder: str) -> dict[str, Any]:
     """The running platform for a script: JSON, secrets left out but for the servers' connection strings."""
     with concurrent.futures.ThreadPoolExecutor() as threads:
         parts = list(threads.map(_part, run.parts))
-    databases = {part.name: part.environment["DATABASE_URL"] for part in run.parts if part.environment}
+    databases = [part.environment["DATABASE_URL"] for part in run.parts if part.environment]
     return {
         "ready": run.ready and all(part["state"] == "ready" for part in parts),
         "supervisor": run.supervisor.pid,
         "folder": folder,
         "urls": run.urls,
-        "databases": databases,
+        "databases": {urlsplit(url).path.removeprefix("/"): url for url in databases},
         "processes": parts,
     }
 

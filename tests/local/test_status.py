@@ -22,7 +22,7 @@ def test_a_script_is_told_of_every_process_and_of_no_token_secret() -> None:
 
     assert [(part["name"], part["state"]) for part in told["processes"]] == [("valkey", "ready"), ("coupon", "ended")]
     assert told["ready"] is False  # not all of it runs
-    assert told["databases"] == {"coupon": "postgresql://u:p@h:1/coupon_db"}
+    assert told["databases"] == {"coupon_db": "postgresql://u:p@h:1/coupon_db"}
     assert "very secret" not in str(told)
 
 
