@@ -34,7 +34,7 @@ def run(command: Sequence[str]) -> Done:
 
 
 def start(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command there to its end. Its PATH has the virtual environment's programs: protoc finds its plugins there."""
+    """Run a command there to its end. The environment's programs are on its PATH, for protoc's plugins are."""
     env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
 
