@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -19,7 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.util.types import AttributeValue
 
 from infra import telemetry
-from infra.kafka.ending import within
+from infra.kafka.ending import begin, within
 from infra.kafka.headers import Headers
 from infra.logs import get_logger
 from infra.settings import Settings
@@ -137,12 +138,14 @@ class Producer:
             max_request_size=REQUEST_BYTES_MAX,
         )
         try:
-            await within(settings.kafka_start_seconds, producer.start())
-        except BaseException as error:
-            await _discard(producer, settings.kafka_stop_seconds)
-            if isinstance(error, (KafkaError, OSError, TimeoutError)):
-                raise KafkaAway(settings.kafka_brokers) from error
-            raise
+            await begin(
+                settings.kafka_start_seconds,
+                producer.start(),
+                partial(_discard, producer, settings.kafka_stop_seconds),
+                lambda: producer.client._sync_task is not None,
+            )
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise KafkaAway(settings.kafka_brokers) from error
         log.info("kafka.producer_started", client_id=self._client_id)
         self._producer = producer
         return producer
@@ -244,3 +247,5 @@ async def _discard(producer: AIOKafkaProducer, seconds: float) -> None:
         await within(seconds, producer.client.close())
     if sender is not None:
         await asyncio.wait({sender}, timeout=seconds)
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            await within(seconds, producer.client.close())  # a connection the sender was just opening

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeAlias
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from infra.kafka.ending import within
+from infra.kafka.ending import begin, within
 from infra.kafka.producer import KafkaAway
 from infra.logs import get_logger
 from infra.settings import Settings
@@ -52,13 +52,11 @@ class Source:
     async def __aenter__(self) -> Self:
         """:raises KafkaAway: no broker answers, or a topic is not there."""
         self._consumer.subscribe(topics=self.topics, listener=_Rebalances(self))
+        client = self._consumer._client
         try:
-            await within(self._start_seconds, self._consumer.start())
-        except BaseException as error:
-            await self._close()
-            if isinstance(error, (KafkaError, OSError, TimeoutError)):
-                raise KafkaAway(f"{self._settings.kafka_brokers}: {', '.join(self.topics)}") from error
-            raise
+            await begin(self._start_seconds, self._consumer.start(), self._close, lambda: client._sync_task is not None)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise KafkaAway(f"{self._settings.kafka_brokers}: {', '.join(self.topics)}") from error
         return self
 
     @property
