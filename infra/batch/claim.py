@@ -45,6 +45,8 @@ class Claim(Generic[Demand, Result]):
 
     def settle(self, result: Result | Exception) -> None:
         """Tell its caller, if there still is one, and close its span."""
+        if isinstance(result, StopIteration):  # the one exception a future does not take; the lane would die of it
+            result = RuntimeError(repr(result))
         failed = isinstance(result, Exception)
         if self.span is not None:
             if isinstance(result, Exception):

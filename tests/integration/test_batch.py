@@ -158,6 +158,13 @@ async def test_an_exception_as_result_is_that_claims_alone(open_shelves: Open) -
         assert made.sizes == [2]
 
 
+async def test_a_rule_that_runs_out_of_an_iterator_does_not_end_its_lane(open_shelves: Open) -> None:
+    async with open_shelves() as made:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await made.refuse(StopIteration())
+        assert isinstance(await made.take(), int)
+
+
 async def test_an_exception_in_a_rule_is_that_claims_alone(open_shelves: Open) -> None:
     async with open_shelves() as made:
 
