@@ -20,7 +20,7 @@ from gateway.problems import Internal, MethodNotAllowed
 from gateway.settings import GatewaySettings
 from infra import render, telemetry
 from infra.caller import Caller, Role
-from infra.errors import Forbidden, Refused
+from infra.errors import DeadlineExceeded, Forbidden, Refused
 from infra.logs import add_facts
 from infra.postgres import Database
 from infra.rpc.status import UpstreamFailed
@@ -191,7 +191,13 @@ class Endpoint:
         await self._throttle(caller.user_id or f"ip/{address}", verdicts)
         ask: Ask[Any] = Ask(caller, await self._read(scope, heads, receive), deadline)
         self._name(ask, scope["path_params"], heads)
-        return await self._route.handle(ask, self._gateway)
+        if self._route.call is not None:  # a call keeps the deadline itself
+            return await self._route.handle(ask, self._gateway)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._route.handle(ask, self._gateway)
+        except TimeoutError:
+            raise DeadlineExceeded() from None
 
     def _authenticate(self, heads: Heads) -> Caller:
         if not self._route.access:
@@ -231,6 +237,8 @@ class Endpoint:
         ask.user_id = path.get("userId") or body.get("user_id") or ask.caller.user_id
         if not ask.caller.may_act_for(ask.user_id):
             raise Forbidden()
+        if ask.user_id != ask.caller.user_id:
+            add_facts(acts_for=ask.user_id)
         if not self._keyed:
             return
         if "user_id" in body:

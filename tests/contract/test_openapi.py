@@ -108,7 +108,7 @@ def served(servers: Servers, valkey: str) -> Iterator[tuple[str, str]]:
         process.wait(20)
 
 
-def hammer(case: schemathesis.Case, served: tuple[str, str], role: Role) -> None:
+def hammer(case: schemathesis.Case[Any], served: tuple[str, str], role: Role) -> None:
     url, secret = served
     token = Tokens(secret, ttl_seconds=600, cache_size_max=1).mint("17", role)
     headers = {"Authorization": f"Bearer {token}"}
@@ -121,7 +121,7 @@ def hammer(case: schemathesis.Case, served: tuple[str, str], role: Role) -> None
 
 @schema.parametrize()
 @settings(max_examples=EXAMPLES_SHORT, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-def test_what_is_served_is_what_the_document_says(case: schemathesis.Case, served: tuple[str, str]) -> None:
+def test_what_is_served_is_what_the_document_says(case: schemathesis.Case[Any], served: tuple[str, str]) -> None:
     hammer(case, served, Role.ADMIN)
 
 
@@ -131,6 +131,6 @@ def test_what_is_served_is_what_the_document_says(case: schemathesis.Case, serve
 @schema.parametrize()
 @settings(max_examples=EXAMPLES_FULL, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 def test_what_is_served_to_each_role_is_what_the_document_says(
-    case: schemathesis.Case, served: tuple[str, str], role: Role
+    case: schemathesis.Case[Any], served: tuple[str, str], role: Role
 ) -> None:
     hammer(case, served, role)

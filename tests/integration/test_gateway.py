@@ -14,13 +14,14 @@ from gateway.settings import GatewaySettings
 from infra.caller import Role
 from infra.errors import Fact, Kind, NotFound, Overloaded, Refused, Unavailable
 from infra.rpc import call
+from infra.telemetry import StatusCode
 from protos.caller.v1 import caller_pb2
 from protos.coupon.v1 import coupon_pb2
 from protos.timesale.v1 import timesale_pb2
 from tests.fixtures.databases import GATEWAY, Databases
 from tests.fixtures.gateways import Edge, Worker, edge, worker
 from tests.fixtures.servers import Servers
-from tests.fixtures.tracing import recorded
+from tests.fixtures.tracing import Spans, recorded
 
 ORDER = timesale_pb2.Order(
     id=900, time_sale_id=42, user_id="u-1", quantity=2, status=timesale_pb2.ORDER_STATUS_COMPLETED, queue_number=17,
@@ -445,6 +446,35 @@ async def test_the_documentation_is_served_from_here_alone(api: Edge) -> None:
         assert (await api.client.get(link)).status_code == 200
     document = (await api.client.get("/api/openapi.json")).json()
     assert "/api/v1/orders" in document["paths"]
+
+
+async def test_a_request_is_one_tree_with_its_waits(api: Edge, sales: Worker, spans: Spans) -> None:
+    await api.post("/orders", {"timeSaleId": 42, "quantity": 2}, headers={"Idempotency-Key": "traced"})
+    (root,) = spans.named("POST /api/v1/orders")
+    assert [child.name for child in spans.children_of(root)] == [
+        "EVALSHA rate_limit",
+        "promo.timesale.v1.TimeSaleService/CreateOrder",
+        "serialize response",
+    ]
+    facts = dict(root.attributes or {})
+    assert (facts["http.route"], facts["promo.outcome"]) == ("/api/v1/orders", "ok")
+    assert (facts["user.id"], facts["promo.command.id"]) == ("u-1", sales.asked[0].command_id)
+
+
+async def test_a_refusal_is_no_red_span_and_health_is_no_span(api: Edge, sales: Worker, spans: Spans) -> None:
+    await api.post("/orders", {"timeSaleId": 42, "quantity": 0})
+    (root,) = spans.named("POST /api/v1/orders")
+    assert root.status.status_code is StatusCode.UNSET
+    assert (root.attributes or {})["promo.refusal.code"] == "VALIDATION_FAILED"
+    await api.client.get("/api/v1/health")
+    assert spans.named("GET /api/v1/health") == []
+
+
+async def test_with_stock_instrumentation_it_answers_the_same(settings: GatewaySettings, sales: Worker) -> None:
+    async with edge(settings.model_copy(update={"instrumentation": "stock"})) as api:
+        assert (await api.post("/orders", {"timeSaleId": 42, "quantity": 2})).status_code == 201
+        assert (await api.client.get("/api/v1/nothing")).json()["code"] == "NOT_FOUND"
+        assert (await api.client.put("/api/v1/orders")).json()["code"] == "METHOD_NOT_ALLOWED"
 
 
 async def test_the_gateway_answers_while_redis_is_away(settings: GatewaySettings, sales: Worker) -> None:

@@ -122,6 +122,18 @@ async def test_a_token_of_somebody_who_never_registered_has_no_profile(api: Edge
         assert (response.status_code, response.json()["detail"]) == (404, f"User {name} not found")
 
 
+async def test_a_slow_database_is_given_up_at_the_deadline(settings: GatewaySettings) -> None:
+    blocker = await asyncpg.connect(settings.database_url)
+    patient = {"request_deadline_seconds": 0.3, "lock_timeout_ms": 2000}
+    async with edge(settings.model_copy(update=patient)) as api, blocker.transaction():
+        await blocker.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        started = asyncio.get_running_loop().time()
+        status, body = await ask(api, "login", {"email": "ada@example.com", "password": "correct horse"})
+        assert (status, body["code"]) == (504, "DEADLINE_EXCEEDED")
+        assert asyncio.get_running_loop().time() - started < 1
+    await blocker.close()
+
+
 async def test_without_postgres_it_is_unavailable(redis_url: str) -> None:
     away = GatewaySettings(database_url="postgresql://nobody@127.0.0.1:9/none", redis_url=redis_url)
     async with edge(away) as api:
