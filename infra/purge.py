@@ -15,18 +15,21 @@ SQL = load_queries(Path(__file__).parent / "sql/queries.sql")
 log = get_logger(__name__)
 
 
-def job(settings: WorkerSettings, database: Database) -> Job:
-    """Deletes old commands, sent outbox rows, inbox rows and replayed dead letters; for `process.background`."""
-    return Job("purge", settings.purge_every_seconds, Purge(settings, database).run)
+def job(settings: WorkerSettings, database: Database, *, commands: bool = True) -> Job:
+    """Deletes old commands, sent outbox rows, inbox rows and replayed dead letters; for `process.background`.
+
+    Without `commands` in a database that has no such table.
+    """
+    return Job("purge", settings.purge_every_seconds, Purge(settings, database, commands=commands).run)
 
 
 class Purge:
     """One run deletes all that is due, as long as the job's time lasts."""
 
-    def __init__(self, settings: WorkerSettings, database: Database) -> None:
+    def __init__(self, settings: WorkerSettings, database: Database, *, commands: bool = True) -> None:
         self._settings, self._database = settings, database
-        self._days: Mapping[Query, int] = {
-            SQL["purge_commands"]: settings.command_retention_days,
+        of_commands = {SQL["purge_commands"]: settings.command_retention_days} if commands else {}
+        self._days: Mapping[Query, int] = of_commands | {
             SQL["purge_outbox"]: settings.outbox_retention_days,
             SQL["purge_inbox"]: settings.inbox_retention_days,
             SQL["purge_dead_letters"]: settings.dead_letter_retention_days,

@@ -126,29 +126,31 @@ SELECT event_id, topic, key, value, headers FROM taken ORDER BY created_at, even
 
 -- purge_commands --
 -- summary: DELETE commands
--- The clock stands in a subquery, so that it is read once and the index is used.
-DELETE FROM commands WHERE command_id IN (
-  SELECT command_id FROM commands WHERE created_at < (SELECT platform_now() - $1::interval) ORDER BY created_at LIMIT $2
-)
+-- The clock stands in a subquery, so that it is read once and the index is used; the keys in an array, so that theirs is.
+DELETE FROM commands WHERE command_id = ANY(ARRAY(
+  SELECT command_id FROM commands
+  WHERE created_at < (SELECT platform_now() - $1::interval) ORDER BY created_at LIMIT $2
+))
 
 -- purge_outbox --
 -- summary: DELETE outbox
 -- Only the oldest rows are looked at, so that a run that finds nothing is as cheap as one that does.
-DELETE FROM outbox WHERE id IN (
+DELETE FROM outbox WHERE id = ANY(ARRAY(
   SELECT oldest.id FROM (SELECT id, sent_at FROM outbox ORDER BY id LIMIT $2) AS oldest
   WHERE oldest.sent_at < (SELECT platform_now() - $1::interval)
-)
+))
 
 -- purge_inbox --
 -- summary: DELETE inbox
--- What was given up stays: a replay of its dead letter asks for the row.
-DELETE FROM inbox WHERE (consumer, event_id) IN (
-  SELECT consumer, event_id FROM inbox
+-- What was given up stays: a replay of its dead letter asks for the row. (A row that is revived meanwhile has moved to
+-- another place, and stays too.)
+DELETE FROM inbox WHERE ctid = ANY(ARRAY(
+  SELECT ctid FROM inbox
   WHERE outcome = 'done' AND handled_at < (SELECT platform_now() - $1::interval) ORDER BY handled_at LIMIT $2
-)
+))
 
 -- purge_dead_letters --
 -- summary: DELETE dead_letters
-DELETE FROM dead_letters WHERE (consumer, event_id) IN (
-  SELECT consumer, event_id FROM dead_letters WHERE replayed_at < (SELECT platform_now() - $1::interval) LIMIT $2
-)
+DELETE FROM dead_letters WHERE ctid = ANY(ARRAY(
+  SELECT ctid FROM dead_letters WHERE replayed_at < (SELECT platform_now() - $1::interval) LIMIT $2
+))

@@ -1,0 +1,1 @@
+"""Programs outside the platform that use it."""
