@@ -13,7 +13,10 @@ from infra.local.tools import Done, run, start, tracked
 
 GOOGLE_APIS = Path(google.rpc.__path__[0]).parents[1]  # where `google/rpc/status.proto` can be included from
 # Documents that a process of the platform prints itself.
-DOCUMENTS = {"gateway/openapi.json": ("gateway", "openapi")}
+DOCUMENTS = {
+    "gateway/openapi.json": ("gateway", "openapi"),
+    "protos/events/asyncapi.yaml": ("infra.local.asyncapi",),
+}
 
 
 def generate(say: Callable[[str], None]) -> None:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -208,9 +208,18 @@ class WorkerSettings(Settings):
     # kept how long
     command_retention_days: Count = 7
     outbox_retention_days: Count = 7
-    inbox_retention_days: Annotated[int, Field(ge=8)] = 9  # longer than the topics and any replay
     topic_retention_days: Count = 7
+    inbox_retention_days: Annotated[int, Field(ge=8)] = 9  # longer than the topics and any replay
     dead_letter_retention_days: Count = 30
     purge_every_seconds: Seconds = 60.0
     purge_rows_max: Count = 1_000
     purge_pause_seconds: Seconds = 0.05
+
+    @field_validator("inbox_retention_days")
+    @classmethod
+    def _outlives_every_repeat(cls, days: int, given: ValidationInfo) -> int:
+        """An event that comes again after its inbox row is gone would take effect again."""
+        repeated = max(given.data.get(name, 0) for name in ("topic_retention_days", "outbox_retention_days"))
+        if days <= repeated:
+            raise ValueError(f"must be more than the {repeated} days for which an event may come again")
+        return days

@@ -131,3 +131,8 @@ def test_a_process_stops_with_one_line_and_exit_code_two(tmp_path: Path, reposit
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         setattr(Settings(), "log_level", "DEBUG")  # noqa: B010 - the type checker forbids the plain form
+
+
+@pytest.mark.parametrize("name", ["TOPIC_RETENTION_DAYS", "OUTBOX_RETENTION_DAYS"])
+def test_the_inbox_outlives_whatever_brings_an_event_again(tmp_path: Path, name: str) -> None:
+    assert "INBOX_RETENTION_DAYS: value error, must be more than the 9 days" in refusal(tmp_path, **{name: "9"})
