@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import MakeDatabase
 from tests.fixtures.coupons import Worker, codes, issue_request, refused, rows, running_worker
 from tests.fixtures.databases import COUPON, INFRA
+from tests.fixtures.waiting import eventually
 
 CLAIMS = 256
 
@@ -147,8 +148,5 @@ async def test_a_violation_that_slips_through_is_the_refusal_its_constraint_stan
 
 async def _until_it_waits(worker: Worker) -> None:
     """Return when somebody waits for a lock in this test's database."""
-    url = worker.settings.database_url
     sql = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with asyncio.timeout(5):
-        while not await rows(url, sql):
-            await asyncio.sleep(0.005)
+    await eventually(lambda: rows(worker.settings.database_url, sql))

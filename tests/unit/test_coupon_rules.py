@@ -401,15 +401,15 @@ def test_who_may_do_what() -> None:
     rules.check_may_claim(admin, "u-1")
     rules.check_may_claim(USER, "u-1")
     rules.check_may_read(SHOP, "u-1")
-    for wrong in (
-        lambda: rules.check_may_manage(USER),
-        lambda: rules.check_may_manage(SHOP),
-        lambda: rules.check_may_claim(STRANGER, "u-1"),
-        lambda: rules.check_may_claim(SHOP, "shop"),
-        lambda: rules.check_may_read(STRANGER, "u-1"),
-    ):
+    for caller in (USER, SHOP):
         with pytest.raises(Forbidden):
-            wrong()
+            rules.check_may_manage(caller)
+    with pytest.raises(Forbidden):
+        rules.check_may_claim(STRANGER, "u-1")
+    with pytest.raises(Forbidden):
+        rules.check_may_claim(SHOP, "shop")
+    with pytest.raises(Forbidden):
+        rules.check_may_read(STRANGER, "u-1")
 
 
 @pytest.mark.parametrize(("page", "size"), [(-1, 10), (0, 0), (0, 101)])
