@@ -167,10 +167,14 @@ async def _list_dead_letters(service: Service[Any], settings: Any, parsed: argpa
 
 
 async def _replay_dead_letters(service: Service[Any], settings: Any, parsed: argparse.Namespace) -> int:
-    from infra import dead_letters, postgres
+    from infra import dead_letters, postgres, telemetry
 
-    async with postgres.open(settings) as database:
-        count = await _asked(dead_letters.replay(settings, database, parsed.topic, parsed.group))
+    telemetry.start(settings.model_copy(update={"otel_traces_sampler": "always_on"}))  # somebody will look for it
+    try:
+        async with postgres.open(settings) as database:
+            count = await _asked(dead_letters.replay(settings, database, parsed.topic, parsed.group))
+    finally:
+        await asyncio.to_thread(telemetry.shutdown)
     _say(parsed, {"replayed": count}, f"replayed {count} dead letters of {parsed.topic} to {parsed.group}")
     return 0
 
