@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Generic, TypeAlias, TypeVar
 
 from infra import telemetry
@@ -15,14 +16,17 @@ DELAYED = (Kind.DEADLINE, Kind.UNAVAILABLE)
 
 
 class Claim(Generic[Demand, Result]):
-    """`entered` and `deadline` are instants of the loop's clock; `attempt` counts the runs it was in, from 1."""
+    """`deadline` is an instant of the loop's clock, `entered` one of `perf_counter`, which uvloop does not round.
+
+    `attempt` counts the runs it was in, from 1.
+    """
 
     __slots__ = ("attempt", "deadline", "demand", "entered", "future", "key", "parent", "span")
 
     def __init__(self, key: int, demand: Demand, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
         self.key, self.demand, self.deadline = key, demand, deadline
         self.future: asyncio.Future[Result] = loop.create_future()
-        self.entered = loop.time()
+        self.entered = perf_counter()
         self.attempt = 0
         self.parent: telemetry.Context | None = None
         self.span: telemetry.Span | None = None
@@ -68,9 +72,9 @@ class Claim(Generic[Demand, Result]):
             self.span.end()
             self.span = None
 
-    def go_again(self, name: str, now: float) -> None:
+    def go_again(self, name: str) -> None:
         """It waits for another run: the span of the failed one ends, the next begins."""
-        self.entered = now
+        self.entered = perf_counter()
         if self.span is not None:
             self.span.end()
             self.open_span(name)

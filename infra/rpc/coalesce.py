@@ -10,6 +10,7 @@ import contextvars
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import grpc
@@ -122,7 +123,7 @@ class Coalescer:
 
     async def _wait(self, lane: _Lane, request: Message, deadline: float) -> Reply[Any]:
         loop, span = asyncio.get_running_loop(), self._upstream.outgoing(self._unary).open()
-        item = _Item(request, deadline, loop.time(), span, loop.create_future(), contextvars.copy_context())
+        item = _Item(request, deadline, perf_counter(), span, loop.create_future(), contextvars.copy_context())
         lane.waiting.append(item)
         self._waiting += 1
         try:
@@ -163,7 +164,7 @@ class Coalescer:
         return items
 
     async def _fly(self, lane: _Lane, items: list[_Item]) -> None:
-        now = asyncio.get_running_loop().time()
+        now = perf_counter()
         for item in items:
             self._depart(len(items), item.span, now - item.since)
         self._sizes.observe(len(items))
@@ -238,7 +239,7 @@ class Coalescer:
 
     def _count(self, item: _Item, outcome: Outcome | None) -> None:
         telling = self._upstream.outgoing(self._unary)
-        seconds = asyncio.get_running_loop().time() - item.since
+        seconds = perf_counter() - item.since
         if isinstance(outcome, Reply):
             telling.close(item.span, seconds, outcome.address)
         elif outcome is None:

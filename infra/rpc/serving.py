@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Generic, ParamSpec, TypeVar
 from uuid import uuid4
 
@@ -121,8 +122,8 @@ async def serve(
 ) -> Served[MessageT]:
     """Run `handle(*args)` as this request, in a task of its own. Only a cancel leaves it as an exception."""
     now = asyncio.get_running_loop().time
-    started = now()
-    call = calls.Call(_request_id(envelope.request_id), started + _allowed(envelope.remaining, limits))
+    started = perf_counter()  # uvloop's clock stands still for a millisecond
+    call = calls.Call(_request_id(envelope.request_id), now() + _allowed(envelope.remaining, limits))
     calls.enter(call)
     logs.request_id.set(call.request_id)
     facts, span = logs.begin_facts(), method.open(envelope.headers)
@@ -142,8 +143,9 @@ async def serve(
             served.status = internal()
             ending = _Ending(BUG, "error", bug=error, error_type=type(error).__qualname__)
         finally:
-            _tell(method, call, span, ending, now() - started)
-            _log(method, request, ending, now() - started, {"replayed": call.replayed, **facts})
+            seconds = perf_counter() - started
+            _tell(method, call, span, ending, seconds)
+            _log(method, request, ending, seconds, {"replayed": call.replayed, **facts})
     return served
 
 
