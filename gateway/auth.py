@@ -79,7 +79,7 @@ class Tokens:
             left = float(claims["exp"]) + LEEWAY_SECONDS - wall_now().timestamp()
         except (KeyError, ValueError, TypeError, OverflowError):
             raise Unauthenticated() from None
-        if not is_user_id(caller.user_id) or str(header.get("typ", "JWT")).upper() != "JWT" or "crit" in header:
+        if not is_user_id(caller.user_id) or str(header.get("typ", "JWT")).upper() != "JWT":
             raise Unauthenticated()
         if len(self._known) >= self._cache_size_max:
             del self._known[next(iter(self._known))]

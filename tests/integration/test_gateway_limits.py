@@ -137,6 +137,9 @@ async def test_a_frozen_redis_holds_up_only_those_who_wait_and_is_asked_again_la
             verdicts = await asyncio.gather(*(limiter.take(FIVE, "u-1") for _ in range(20)))
             assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 15
             assert time.monotonic() - started < 0.4
+            again = time.monotonic()
+            await limiter.take(FIVE, "u-1")
+            assert time.monotonic() - again < 0.05, "nobody waits for it again so soon"
             os.kill(server.pid, signal.SIGCONT)
             await eventually(lambda: time.monotonic() - started > 0.7)
             assert (await limiter.take(FIVE, "u-2")).left == 4
