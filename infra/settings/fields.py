@@ -114,7 +114,7 @@ class Settings(BaseModel):
     rpc_deadline_margin_ms: Milliseconds = 20  # of a call's time, kept for the way back
     rpc_deadline_min_ms: Milliseconds = 5  # with less left a call is not begun
     rpc_deadline_seconds_max: Seconds = 30.0
-    rpc_message_bytes_max: Count = 1_048_576
+    rpc_message_bytes_max: Count = 4_194_304  # the 256 answers of a batch call, their texts at full length, are 2.4 MB
     rpc_keepalive_time_ms: Milliseconds = 60_000
     rpc_keepalive_timeout_ms: Milliseconds = 10_000
     rpc_connection_age_ms: Milliseconds = 300_000

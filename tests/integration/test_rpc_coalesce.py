@@ -156,6 +156,23 @@ async def test_a_call_carries_no_more_items_than_it_may() -> None:
         assert sorted(len(batch) for batch in row.worker.coupons.batches) == [2, 4, 4]
 
 
+async def test_a_full_call_of_the_largest_answers_arrives() -> None:
+    async def verbose(message: pb.IssueCouponRequest) -> pb.Coupon:
+        return pb.Coupon(
+            user_id=message.user_id, policy=pb.PolicyTerms(title="\U0001f3ab" * 200, description="\U0001f3ab" * 2000)
+        )
+
+    gate = Gate(verbose)
+    async with together(gate) as row:
+        await row.fill()
+        for _ in range(256):
+            row.ask()
+        await asyncio.sleep(0)
+        gate.open.set()
+        assert all(isinstance(outcome, Reply) for outcome in await row.outcomes())
+        assert [len(batch) for batch in row.worker.coupons.batches] == [256]
+
+
 async def test_switched_off_every_request_travels_as_it_is() -> None:
     gate = Gate()
     async with together(gate, enabled=False) as row:
