@@ -2,9 +2,10 @@
 
 from infra import telemetry
 from infra.caller import Command
+from infra.checks import check_user
 from infra.commands import Answer
 from point.post import Ledger
-from point.rules import Claim, TransactionType, check_amount, check_description, check_may_move, check_user
+from point.rules import Claim, TransactionType, check_amount, check_description, check_may_move
 
 
 async def earn(

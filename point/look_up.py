@@ -2,11 +2,12 @@
 
 from infra import telemetry
 from infra.caller import Caller
+from infra.checks import check_page, check_user
 from infra.errors import Forbidden
 from infra.postgres import Database
 from point import store
 from point.cache import Cache
-from point.rules import Account, Transaction, check_page, check_user
+from point.rules import Account, Transaction
 
 
 async def balance(database: Database, cache: Cache, *, caller: Caller, user_id: str) -> Account:

@@ -3,21 +3,17 @@
 Amounts are points, integers from 1 to 2^53-1, the largest integer every JSON reader keeps whole.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from infra.caller import Caller, Command, Role
+from infra.checks import between, refuse, text
 from infra.errors import Forbidden, Kind, NotFound, Refused, ValidationFailed
 
 AMOUNT_MAX = 2**53 - 1
 DESCRIPTION_LENGTH_MAX = 500
-PAGE_MAX = 1_000_000
-PAGE_SIZE_MAX = 100
-
-_USER_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
 
 
 class TransactionType(StrEnum):
@@ -109,30 +105,14 @@ class Posting:
     amount: int
 
 
-def check_user(user_id: str) -> None:
-    """:raises ValidationFailed: for what is no user id."""
-    if not _USER_ID.fullmatch(user_id):
-        raise ValidationFailed({"userId": "must be 1-64 characters of A-Z a-z 0-9 _ . : @ -"})
-
-
 def check_description(description: str) -> None:
     """:raises ValidationFailed: for a description of more than 500 characters, or with a NUL."""
-    if len(description) > DESCRIPTION_LENGTH_MAX or "\x00" in description:
-        raise ValidationFailed({"description": f"must be text of at most {DESCRIPTION_LENGTH_MAX} characters"})
-
-
-def check_page(page: int, size: int) -> None:
-    """:raises ValidationFailed: for a page below 0 or a size outside 1 to 100."""
-    if not 0 <= page <= PAGE_MAX:
-        raise ValidationFailed({"page": f"must be an integer from 0 to {PAGE_MAX}"})
-    if not 1 <= size <= PAGE_SIZE_MAX:
-        raise ValidationFailed({"size": f"must be an integer from 1 to {PAGE_SIZE_MAX}"})
+    refuse({"description": text(description, DESCRIPTION_LENGTH_MAX)})
 
 
 def check_amount(amount: int) -> None:
     """:raises ValidationFailed: for an amount outside 1 to 2^53-1."""
-    if not 1 <= amount <= AMOUNT_MAX:
-        raise ValidationFailed({"amount": f"must be an integer from 1 to {AMOUNT_MAX}"})
+    refuse({"amount": between(amount, 1, AMOUNT_MAX)})
 
 
 def check_may_move(caller: Caller, user_id: str, *, machine_only: bool) -> None:

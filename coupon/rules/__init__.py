@@ -5,9 +5,7 @@ from coupon.rules.checks import (
     check_may_claim,
     check_may_manage,
     check_may_read,
-    check_page,
     check_use,
-    check_user,
 )
 from coupon.rules.issuing import decide, issue, policy_status, refuse_early
 from coupon.rules.redeeming import cancel, discount_of, expire, seen_at, use
@@ -37,6 +35,7 @@ from coupon.rules.words import (
     Terms,
     UserLimit,
 )
+from infra.checks import check_page, check_user
 
 __all__ = [
     "MONEY_MAX",

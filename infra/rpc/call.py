@@ -1,7 +1,6 @@
 """What a handler may know of the call it serves, and how it reads caller and command out of a message."""
 
 import asyncio
-import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from uuid import UUID
 from google.protobuf.message import Message
 
 from infra.caller import Caller, Command, Role
+from infra.checks import user
 from infra.errors import Unauthenticated, ValidationFailed
 from protos.caller.v1 import caller_pb2
 
 MessageT = TypeVar("MessageT", bound=Message)
 
 FINGERPRINT_BYTES = 33  # the version byte and a SHA-256
-USER_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
 ROLES = {
     caller_pb2.ROLE_USER: Role.USER,
     caller_pb2.ROLE_ADMIN: Role.ADMIN,
@@ -88,7 +87,7 @@ def message_of(message_type: Callable[[], MessageT], answer: Stored) -> MessageT
 def caller_of(message: caller_pb2.Caller) -> Caller:
     """Who asks, from a request's `caller`. :raises Unauthenticated: it names nobody."""
     role = ROLES.get(message.role)
-    if role is None or not USER_ID.fullmatch(message.user_id):
+    if role is None or user(message.user_id):
         raise Unauthenticated
     return Caller(message.user_id, role)
 

@@ -1,15 +1,14 @@
 """What a time sale allows, from facts alone. The words, the decisions, and what a demand may hold: a page each."""
 
+from infra.checks import check_page, check_user
 from timesale.rules.checks import (
     check_discount,
     check_may_manage,
     check_may_order,
     check_may_read,
     check_order,
-    check_page,
     check_product,
     check_sale,
-    check_user,
 )
 from timesale.rules.selling import decide, order, passages, refuse_early, status_at
 from timesale.rules.words import (
