@@ -25,6 +25,9 @@ _REFUSAL_OF_CONSTRAINT: dict[str, type[Refused]] = {
     "balances_not_negative": InsufficientPoints,
     "journal_reverses_key": AlreadyCanceled,
 }
+# Another transaction was faster: the same command for another user, or a row that was no account yet when we locked.
+# The facts now show it.
+_OVERTAKEN = ("journal_command_key", "journal_user_seq_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Ledger:
         carrier = telemetry.inject()
         claim = replace(claim, traceparent=carrier.get("traceparent"), tracestate=carrier.get("tracestate"))
         try:
-            answer = await self.batch.submit(lane_of(claim.user_id), claim, deadline=deadline)
+            answer = await self._submit(claim, deadline)
         except Refused as refusal:
             metrics.count(word, refusal.code.lower())
             raise
@@ -66,6 +69,15 @@ class Ledger:
             raise
         metrics.count(word, "replayed" if answer.replayed else "done")
         return answer
+
+    async def _submit(self, claim: Claim, deadline: float) -> Answer:
+        lane = lane_of(claim.user_id)
+        try:
+            return await self.batch.submit(lane, claim, deadline=deadline)
+        except Exception as error:
+            if postgres.constraint(error) not in _OVERTAKEN:
+                raise
+        return await self.batch.submit(lane, claim, deadline=deadline)
 
     async def _post_batch(self, claims: Sequence[Claim]) -> list[Answer | Exception]:
         async with self._database.transaction() as conn:

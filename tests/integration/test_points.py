@@ -130,6 +130,31 @@ async def test_another_demand_under_the_same_key_is_refused(worker: Worker) -> N
     assert (await refused(worker.calls.earn("u-1", 11, command_id=key("once")))).code == "IDEMPOTENCY_KEY_REUSED"
 
 
+async def test_another_users_demand_racing_under_the_same_key_is_refused(
+    workers: list[Worker], database_url: str
+) -> None:
+    await workers[0].calls.earn("u-1", 1)
+
+    async def waiting(statements: int) -> None:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        await eventually(lambda: _count(database_url, query, statements))
+
+    holder = await asyncpg.connect(database_url)
+    async with holder.transaction():  # the first one stands before its commit, its journal row written
+        await holder.execute("LOCK TABLE commands IN SHARE MODE")
+        first = asyncio.ensure_future(workers[0].calls.earn("u-1", 10, command_id=key("once")))
+        await waiting(1)
+        second = asyncio.ensure_future(refused(workers[1].calls.earn("u-2", 10, command_id=key("once"))))
+        await waiting(2)
+    await holder.close()
+    assert (await first).message.balance_snapshot == 11
+    assert (await second).code == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def _count(database_url: str, query: str, expected: int) -> bool:
+    return [row["count"] for row in await rows(database_url, query)] == [expected]
+
+
 async def test_a_refusal_that_can_turn_is_judged_anew(worker: Worker) -> None:
     assert (await refused(worker.calls.spend("u-1", 5, command_id=key("later")))).code == "INSUFFICIENT_POINTS"
     await worker.calls.earn("u-1", 5)
