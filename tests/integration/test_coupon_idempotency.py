@@ -11,19 +11,8 @@ import pytest
 from infra.errors import KeyReused
 from protos.coupon.v1 import coupon_pb2 as pb
 from tests.conftest import MakeDatabase
-from tests.fixtures.coupons import (
-    Reply,
-    Worker,
-    codes,
-    fingerprint_of,
-    issue_request,
-    key,
-    policy_request,
-    refused,
-    rows,
-    running_worker,
-    user,
-)
+from tests.fixtures.calls import Reply, fingerprint_of, key, refused, rows, user
+from tests.fixtures.coupons import Worker, codes, issue_request, policy_request, running_worker
 from tests.fixtures.databases import COUPON, INFRA, set_clock
 
 REPEATS = 50

@@ -9,17 +9,8 @@ import pytest
 from infra.errors import NotFound, ValidationFailed
 from protos.coupon.v1 import coupon_pb2 as pb
 from tests.conftest import MakeDatabase
-from tests.fixtures.coupons import (
-    SHOP,
-    Worker,
-    issue_request,
-    policy_request,
-    refused,
-    rows,
-    running_worker,
-    topics,
-    user,
-)
+from tests.fixtures.calls import SHOP, refused, rows, topics, user
+from tests.fixtures.coupons import Worker, issue_request, policy_request, running_worker
 from tests.fixtures.databases import COUPON, INFRA
 
 

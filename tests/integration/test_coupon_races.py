@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.conftest import MakeDatabase
-from tests.fixtures.coupons import Worker, codes, issue_request, refused, rows, running_worker
+from tests.fixtures.calls import refused, rows
+from tests.fixtures.coupons import Worker, codes, issue_request, running_worker
 from tests.fixtures.databases import COUPON, INFRA
 from tests.fixtures.waiting import eventually
 

@@ -10,7 +10,8 @@ import pytest
 from infra.errors import NotFound, ValidationFailed
 from protos.coupon.v1 import coupon_pb2 as pb
 from tests.conftest import MakeDatabase
-from tests.fixtures.coupons import ADMIN, SHOP, Worker, codes, issue_request, refused, rows, running_worker, topics, user
+from tests.fixtures.calls import ADMIN, SHOP, refused, rows, topics, user
+from tests.fixtures.coupons import Worker, codes, issue_request, running_worker
 from tests.fixtures.databases import COUPON, INFRA, set_clock
 
 
