@@ -50,8 +50,10 @@ async def migrate(url: str, folders: Sequence[Path]) -> list[str]:
     wanted = [read_migration(path) for folder in folders for path in sorted(folder.glob("*.sql"))]
     conn = await asyncpg.connect(url, timeout=CONNECT_SECONDS)
     try:
-        await conn.execute("SET lock_timeout = '60s'")
+        await conn.execute("SET lock_timeout = '60s'")  # for another process to finish its migrations
         await conn.execute("SELECT pg_advisory_lock($1)", ADVISORY_KEY)
+        await conn.execute("SET lock_timeout = '5s'")  # who waits for a table's lock holds up all who come after
+        await conn.execute("SET statement_timeout = '15min'")
         await conn.execute("SET client_min_messages = warning")  # else the ledger's IF NOT EXISTS is a notice
         await conn.execute(LEDGER)
         applied = {
