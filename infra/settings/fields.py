@@ -71,6 +71,7 @@ class Settings(BaseModel):
     tracing_enabled: bool = True
     jaeger_endpoint: str = "localhost:4317"  # OTLP over gRPC
     otel_exporter_otlp_endpoint: str = ""  # wins over jaeger_endpoint
+    jaeger_query_url: str = ""  # where ./promo reads traces; no process asks it
     otel_traces_sampler: Sampler = "parentbased_traceidratio"
     otel_traces_sampler_arg: Ratio = 0.1
     otel_span_link_count_limit: Count = 512  # at least the largest poll
