@@ -48,9 +48,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "CircuitBreaker": _object(
         name=_TEXT,
         state={"type": "string", "enum": ["CLOSED", "OPEN", "HALF_OPEN"]},
-        successes=_COUNT,
-        failures=_COUNT,
-        rejected=_COUNT,
+        counts=_object(successes=_COUNT, failures=_COUNT, rejected=_COUNT),
     ),
     "Wallet": _object(
         userId=_TEXT,

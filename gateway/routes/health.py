@@ -29,9 +29,7 @@ async def circuit_breakers(ask: Ask[Nothing], gateway: Gateway) -> Answer:
         {
             "name": each.name,
             "state": each.state.value,
-            "successes": each.successes,
-            "failures": each.failures,
-            "rejected": each.rejected,
+            "counts": {"successes": each.successes, "failures": each.failures, "rejected": each.rejected},
         }
         for each in states
     ]
