@@ -58,7 +58,7 @@ class Work:
             if not group:
                 continue
             processing = Processing(group, self._group)
-            if group[0].bad is not None:
+            if group[0].bad is not None and group[0].headers.get(REPLAY_GROUP, self._group) == self._group:
                 await self._give_up(group[0], group[0].bad, processing)
             else:
                 groups += reversed(await self._attempt(group, processing))
