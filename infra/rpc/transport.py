@@ -11,7 +11,9 @@ from infra.settings import Settings
 Options: TypeAlias = list[tuple[str, int]]
 
 RECONNECT_MS = 100
-RECONNECT_MS_MAX = 1_000  # the default of two minutes would hide a worker that is back
+# A worker that is back is found at once: at one second both tries of a call failed during a rolling restart, as the
+# other instance was told to end while the channel to the one just started still waited for its next attempt.
+RECONNECT_MS_MAX = 200
 PING_INTERVAL_MS_MIN = 30_000
 
 
