@@ -49,6 +49,8 @@ async def settings(servers: Servers, valkey: str, _sales: Worker, _coupons: Work
         database_url=await databases.make(GATEWAY),
         redis_url=valkey,
         throttle_limit=1000,
+        throttle_timeout_seconds=2,  # on a busy machine, too, each test counts in Redis
+        redis_timeout_seconds=2,
         timesale_addresses=(f"127.0.0.1:{_sales.port}",),
         coupon_addresses=(f"127.0.0.1:{_coupons.port}",),
         point_addresses=("127.0.0.1:9",),

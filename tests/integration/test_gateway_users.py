@@ -19,7 +19,12 @@ ADA = {"email": "Ada@Example.com", "name": "Ada", "password": "correct horse"}
 
 @pytest.fixture
 async def settings(make_database: MakeDatabase, redis_url: str) -> GatewaySettings:
-    return GatewaySettings(database_url=await make_database(GATEWAY), redis_url=redis_url)
+    return GatewaySettings(
+        database_url=await make_database(GATEWAY),
+        redis_url=redis_url,
+        throttle_timeout_seconds=2,
+        redis_timeout_seconds=2,
+    )
 
 
 @pytest.fixture
