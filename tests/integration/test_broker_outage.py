@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,35 +46,45 @@ class Broker:
         self.server = await start_kafka(self.state, *self.ports)
 
 
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    ports = free_ports(2)
-    broker = Broker(await start_kafka(tmp_path, *ports), tmp_path, (ports[0], ports[1]))
+@pytest.fixture(scope="module")
+async def own_broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
+    state, ports = tmp_path_factory.mktemp("broker"), free_ports(2)
+    broker = Broker(await start_kafka(state, *ports), state, (ports[0], ports[1]))
     yield broker
-    broker.thaw()
     await broker.kill()
 
 
-@asynccontextmanager
-async def bench_on(broker: Broker, make_database: MakeDatabase) -> AsyncIterator[Bench]:
-    async def make_topics(partitions: dict[str, int]) -> None:
-        await create_topics(broker.server.url, partitions)
+@pytest.fixture
+async def broker(own_broker: Broker) -> AsyncIterator[Broker]:
+    """Running, whatever the test before did to it."""
+    if own_broker.server.child.exit_code() is not None:
+        await own_broker.start()
+    yield own_broker
+    if own_broker.server.child.exit_code() is None:
+        own_broker.thaw()
 
-    async with bench_maker(make_database, make_topics, broker.server.url, "") as make:  # type: ignore[arg-type]  # a Mapping is a dict here
-        yield await make(kafka_send_seconds=2, kafka_request_timeout_ms=2_000, kafka_session_timeout_ms=6_000)
+
+@asynccontextmanager
+async def bench_on(broker: Broker, make_database: MakeDatabase, prefix: str) -> AsyncIterator[Bench]:
+    async def make_topics(partitions: Mapping[str, int]) -> None:
+        await create_topics(broker.server.url, {f"{prefix}{topic}": count for topic, count in partitions.items()})
+
+    async with bench_maker(make_database, make_topics, broker.server.url, prefix) as make:
+        yield await make(kafka_send_seconds=1, kafka_request_timeout_ms=1_500, kafka_session_timeout_ms=6_000)
 
 
 @dataclass
 class Writer:
-    """A request after the other, as long as it may."""
+    """A request after the other, until it is stopped."""
 
     bench: Bench
     written: int = 0
     slowest: float = 0.0
+    going: bool = True
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        while self.going:
             started = loop.time()
             async with self.bench.database.transaction() as conn:
                 await outbox.add(conn, [make_event(key, self.written + 1) for key in KEYS])
@@ -82,6 +92,16 @@ class Writer:
             self.slowest = max(self.slowest, loop.time() - started)
             self.bench.relay.wake()
             await asyncio.sleep(0.01)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """For a block; then the last request is answered."""
+        async with running(self.run) as [task]:
+            try:
+                yield
+            finally:
+                self.going = False
+                await task
 
     @property
     def events(self) -> int:
@@ -109,18 +129,19 @@ async def in_order_and_once(bench: Bench, writer: Writer, effects: Effects) -> N
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("fault", ["frozen", "killed"])
 async def test_a_broker_that_was_away_costs_no_request_no_event_and_no_order(
-    broker: Broker, make_database: MakeDatabase, fault: str
+    broker: Broker, make_database: MakeDatabase, topic_prefix: str, fault: str
 ) -> None:
-    async with bench_on(broker, make_database) as bench:
+    async with bench_on(broker, make_database, topic_prefix) as bench:
         effects, writer = Effects(), Writer(bench)
         async with running(bench.relay.run, bench.consumer(effects).run):
-            async with running(writer.run):
+            async with writer.writing():
                 await eventually(lambda: bench.has(50), seconds=BACK_SECONDS)
                 if fault == "frozen":
                     broker.freeze()
                 else:
                     await broker.kill()
                 await eventually(lambda: _pending(bench, 500), seconds=BACK_SECONDS)
+                await asyncio.sleep(2 * bench.settings.kafka_send_seconds)  # longer than a send may take
                 if fault == "frozen":
                     broker.thaw()
                 else:
@@ -131,19 +152,19 @@ async def test_a_broker_that_was_away_costs_no_request_no_event_and_no_order(
 
 @pytest.mark.timeout(120)
 async def test_what_an_emptied_broker_lost_is_sent_again_from_the_outbox(
-    broker: Broker, make_database: MakeDatabase
+    broker: Broker, make_database: MakeDatabase, topic_prefix: str
 ) -> None:
     """A surviving producer would be acked at offset 0 for records that are in no log."""
-    async with bench_on(broker, make_database) as bench:
+    async with bench_on(broker, make_database, topic_prefix) as bench:
         effects, writer = Effects(), Writer(bench)
         async with running(bench.relay.run):
-            async with running(writer.run):
+            async with writer.writing():
                 await eventually(lambda: writer.events >= 50)
                 await eventually(lambda: all_sent(bench))
                 await broker.kill()
                 shutil.rmtree(broker.state / "kafka")
                 await broker.start()
-                await create_topics(broker.server.url, {TOPIC: 3, f"{TOPIC}.dlq": 1})
+                await create_topics(broker.server.url, {bench.topic: 3, f"{bench.topic}.dlq": 1})
                 before = writer.events
                 await eventually(lambda: writer.events > before + 50)
             await eventually(lambda: all_sent(bench), seconds=BACK_SECONDS)

@@ -323,6 +323,17 @@ async def test_what_follows_a_commit_may_fail(make_bench: MakeBench) -> None:
     assert await bench.effects() == [1, 2]
 
 
+async def test_a_record_that_waits_for_its_next_try_survives_a_restart(make_bench: MakeBench) -> None:
+    bench = await make_bench(partitions=1, consumer_retry_seconds=30)
+    effects = Effects(poison(1))
+    await bench.send(("u-1", 1), ("u-1", 2), ("u-2", 3))
+    async with running(bench.consumer(effects).run):
+        await eventually(lambda: effects.committed == [3])
+    effects.fail = lambda record: None
+    async with running(bench.consumer(effects).run):
+        await eventually(lambda: effects.committed == [3, 1, 2])
+
+
 async def test_members_come_and_go_and_no_effect_is_lost_or_doubled(make_bench: MakeBench) -> None:
     bench, effects = await make_bench(partitions=6), Effects()
     async with running(bench.consumer(effects).run):

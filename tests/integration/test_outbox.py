@@ -140,6 +140,9 @@ async def test_each_key_keeps_its_order_though_one_of_two_relays_is_killed(make_
             assert not second[0].done()
     records = await read_topic(settings.kafka_brokers, f"{settings.topic_prefix}point.earned", len(keys) * 30)
     assert first_deliveries(records) == {key: list(range(1, 31)) for key in keys}
+    topic = f"{settings.topic_prefix}point.earned"
+    repeated = await count_records(settings.kafka_brokers, topic) - len(keys) * 30
+    assert repeated <= settings.relay_size_max  # what the one that was cut off had sent and not marked
 
 
 async def test_rows_that_commit_late_are_sent_too(make_settings: MakeSettings) -> None:
