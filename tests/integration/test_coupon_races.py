@@ -9,9 +9,8 @@ import pytest
 
 from tests.conftest import MakeDatabase
 from tests.fixtures.calls import refused, rows
-from tests.fixtures.coupons import Worker, codes, issue_request, running_worker
+from tests.fixtures.coupons import Worker, codes, issue_request, running_worker, until_somebody_waits
 from tests.fixtures.databases import COUPON, INFRA
-from tests.fixtures.waiting import eventually
 
 CLAIMS = 256
 
@@ -75,15 +74,16 @@ async def test_the_limit_is_counted_after_the_lock(worker: Worker) -> None:
     async with worker.database.transaction() as conn:
         await conn.fetch("SELECT id FROM policies WHERE id = $1 FOR UPDATE", policy.id)
         waiting = asyncio.create_task(refused(worker.client.issue(policy.id, "u-1")))
-        await _until_it_waits(worker)
-        await conn.execute(
+        await until_somebody_waits(worker)
+        coupon_id = await conn.fetchval(
             "INSERT INTO coupons (user_id, status, expiration_time, issued_at, coupon_policy_id, user_seq, user_limit,"
             " command_id) SELECT 'u-1', 'AVAILABLE', end_time, platform_now(), id, 1, 1, gen_random_uuid()"
-            " FROM policies WHERE id = $1",
+            " FROM policies WHERE id = $1 RETURNING id",
             policy.id,
         )
         await conn.execute("UPDATE policies SET issued_quantity = 1 WHERE id = $1", policy.id)
-    assert (await waiting).code == "ALREADY_ISSUED"
+    refusal = await waiting
+    assert (refusal.code, refusal.facts) == ("ALREADY_ISSUED", {"coupon_id": str(coupon_id)})
     assert await stored(worker, policy.id) == (1, 1)
 
 
@@ -95,7 +95,7 @@ async def test_the_clock_is_read_after_the_lock(worker: Worker) -> None:
         await conn.fetch("SELECT id FROM policies WHERE id = $1 FOR UPDATE", policy.id)
         await asyncio.sleep((end - datetime.now(UTC)).total_seconds() - 0.1)
         waiting = asyncio.create_task(refused(worker.client.issue(policy.id)))
-        await _until_it_waits(worker)
+        await until_somebody_waits(worker)
         await asyncio.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds()))
     assert (await waiting).code == "NOT_ACTIVE"
     assert await stored(worker, policy.id) == (0, 0)
@@ -109,7 +109,7 @@ async def test_a_stuck_policy_holds_up_no_other(worker: Worker) -> None:
             asyncio.create_task(refused(worker.client.call("IssueCoupon", issue_request(stuck.id, "u-1"), seconds=1.0)))
             for _ in range(5)
         ]
-        await _until_it_waits(worker)
+        await until_somebody_waits(worker)
         outcomes = await codes(worker.client.issue(free.id, f"u-{number}") for number in range(50))
         assert outcomes == ["OK"] * 50
         assert not any(task.done() for task in waiting)
@@ -145,9 +145,3 @@ async def test_a_violation_that_slips_through_is_the_refusal_its_constraint_stan
     assert await stored(worker, single.id) == (8, 8)
     monkeypatch.setattr("coupon.rules.words.Policy.remaining", 5)
     assert (await refused(worker.client.issue(gone.id, "u-9"))).code == "SOLD_OUT"
-
-
-async def _until_it_waits(worker: Worker) -> None:
-    """Return when somebody waits for a lock in this test's database."""
-    sql = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    await eventually(lambda: rows(worker.settings.database_url, sql))
