@@ -201,7 +201,7 @@ class WorkerSettings(Settings):
     # consumer
     consumer_attempts_max: Count = 5
     consumer_retry_seconds: Seconds = 0.2
-    consumer_handler_seconds: Seconds = 30.0
+    consumer_handler_seconds: Seconds = 4.0  # less than idle_in_transaction_timeout_ms
     consumer_stall_seconds: Seconds = 20.0  # with records ahead and none taken for so long, it is replaced
     consumer_lag_seconds: Seconds = 5.0  # how often it is looked at
     consumer_waiting_max: Count = 5_000  # records that wait for another try, or behind one; then no more are taken
@@ -215,6 +215,15 @@ class WorkerSettings(Settings):
     purge_every_seconds: Seconds = 60.0
     purge_rows_max: Count = 1_000
     purge_pause_seconds: Seconds = 0.05
+
+    @field_validator("consumer_handler_seconds")
+    @classmethod
+    def _ends_before_its_transaction(cls, seconds: float, given: ValidationInfo) -> float:
+        """Postgres would end it first: taken for an outage, the record would be tried for ever, and hold up all."""
+        idle_ms = given.data.get("idle_in_transaction_timeout_ms")
+        if idle_ms is not None and seconds * 1000 >= idle_ms:
+            raise ValueError(f"must be less than idle_in_transaction_timeout_ms, which is {idle_ms}")
+        return seconds
 
     @field_validator("inbox_retention_days")
     @classmethod

@@ -136,3 +136,9 @@ def test_settings_do_not_change() -> None:
 @pytest.mark.parametrize("name", ["TOPIC_RETENTION_DAYS", "OUTBOX_RETENTION_DAYS"])
 def test_the_inbox_outlives_whatever_brings_an_event_again(tmp_path: Path, name: str) -> None:
     assert "INBOX_RETENTION_DAYS: value error, must be more than the 9 days" in refusal(tmp_path, **{name: "9"})
+
+
+def test_a_handler_must_end_before_postgres_ends_its_transaction(tmp_path: Path) -> None:
+    assert "CONSUMER_HANDLER_SECONDS" in refusal(tmp_path, CONSUMER_HANDLER_SECONDS="5")
+    settings = read_with(tmp_path, CONSUMER_HANDLER_SECONDS="30", IDLE_IN_TRANSACTION_TIMEOUT_MS="31000")
+    assert settings.consumer_handler_seconds == 30
