@@ -46,8 +46,8 @@ def refused() -> Iterator[tuple[str, str]]:
     yield "another issuer", bearer(claims(iss="somebody"))
     yield "a user's type", bearer(claims(), typ="JWT")
     yield "expired", bearer(claims(iat=now - 400, exp=now - 100))
-    yield "not yet", bearer(claims(nbf=now + 100))
-    yield "made in the future", bearer(claims(iat=now + 100))
+    yield "not yet", bearer(claims(nbf=now + 10_000))
+    yield "made in the future", bearer(claims(iat=now + 10_000))
     yield "an extension nobody knows", bearer(claims(), crit=["odd"], odd=1)
     for missing in ("iss", "sub", "aud", "iat", "exp"):
         yield f"no {missing}", bearer({name: value for name, value in claims().items() if name != missing})
