@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -12,6 +13,7 @@ from infra import dead_letters, render
 from infra.consumer import BadRecord, Consumer, Record
 from infra.errors import Unavailable
 from infra.postgres import Conn
+from infra.telemetry import instruments
 from tests.conftest import MakeDatabase, MakeTopics
 from tests.fixtures.consuming import GROUP, TOPIC, Bench, Effects, MakeBench, bench_maker, poison
 from tests.fixtures.events import header, make_event, produce, read_topic, running
@@ -343,6 +345,38 @@ async def test_members_come_and_go_and_no_effect_is_lost_or_doubled(make_bench: 
                     await bench.send((f"u-{number}", turn * 20 + number))
         await eventually(lambda: bench.has(60), seconds=20)
     assert sorted(await bench.effects()) == list(range(60))
+
+
+async def test_a_consumer_that_is_stuck_is_replaced(make_bench: MakeBench) -> None:
+    bench = await make_bench(consumer_stall_seconds=1, consumer_lag_seconds=0.1)
+    effects = Effects()
+    consumer = bench.consumer(effects)
+    async with running(consumer.run):
+        await bench.send(("u-1", 1))
+        await eventually(lambda: bench.has(1))
+        stuck: Any = consumer._watch._source
+        stuck._consumer._fetcher._fetch_task.cancel()  # a member of the group that never returns a record again
+        for number in (2, 3):  # a fetch under way may still bring one
+            await bench.send(("u-1", number))
+            await eventually(lambda number=number: bench.has(number), seconds=20)
+        assert consumer._watch._source is not stuck
+
+
+async def test_the_lag_is_told_in_records_and_seconds(make_bench: MakeBench) -> None:
+    bench = await make_bench(partitions=1, consumer_lag_seconds=0.05, consumer_retry_seconds=30)
+    effects = Effects(poison(1))
+    labels = (bench.topic, "0", GROUP)
+    async with running(bench.consumer(effects).run):
+        await bench.send(("u-1", 1), ("u-2", 2), ("u-1", 3))
+        messages = instruments.CONSUMER_LAG_MESSAGES.labels(*labels)._value
+        seconds = instruments.CONSUMER_LAG_SECONDS.labels(*labels)._value
+        await eventually(lambda: effects.committed == [2])
+        await eventually(lambda: messages.get() == 3 and seconds.get() > 0.3)  # from the oldest unfinished one on
+    effects.fail = lambda record: None
+    async with running(bench.consumer(effects).run):
+        await eventually(lambda: effects.committed == [2, 1, 3])
+        messages = instruments.CONSUMER_LAG_MESSAGES.labels(*labels)._value
+        await eventually(lambda: messages.get() == 0)
 
 
 async def test_a_missing_topic_is_waited_for(make_bench: MakeBench, make_topics: MakeTopics) -> None:

@@ -93,9 +93,10 @@ async def test_no_broker_is_an_error_in_time() -> None:
 async def test_a_connection_lost_between_two_probes_costs_the_producer(producer: Producer) -> None:
     assert await producer.probe()
     before: Any = producer._producer
+    connections = before.client._conns
     assert await producer.probe()
     assert producer._producer is before
-    for connection in before.client._conns.values():
+    for connection in connections.values():
         connection.close()  # as a broker does that restarts; the driver opens another one and says nothing
     assert not await producer.probe()
     assert await producer.probe()
