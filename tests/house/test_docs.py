@@ -57,6 +57,16 @@ def test_every_path_a_page_names_is_there(page: str) -> None:
     assert sorted(path for path in named_paths(page) if not path.startswith("/") and not is_there(page, path)) == []
 
 
+def test_every_test_the_page_of_tests_names_is_there() -> None:
+    named = re.findall(r"`([a-z0-9_]+/[a-z0-9_]+\.py)::([a-z0-9_]+)`", text("tests/README.md"))
+    assert len(named) > 100
+    assert [f"{path}::{name}" for path, name in named if not is_test(f"tests/{path}", name)] == []
+
+
+def is_test(path: str, name: str) -> bool:
+    return exists(path) and re.search(rf"^(async )?def test_{name}\(", text(path), re.MULTILINE) is not None
+
+
 def test_every_decision_is_in_the_list_of_decisions() -> None:
     listed = set(LINK.findall(text("infra/decisions/README.md")))
     pages = {path.split("/")[-1] for path in files("infra/decisions/[0-9]*.md")}
