@@ -87,10 +87,10 @@ BAD = [pytest.param(token, id=name) for name, token in attacks()]
 
 @pytest.mark.parametrize("token", BAD)
 def test_a_forged_token_is_not_believed(tokens: Tokens, token: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(Unauthenticated):
         tokens.read(f"Bearer {token}")
-    assert time.perf_counter() - started < 0.05
+    assert time.process_time() - started < 0.005
     with pytest.raises(Unauthenticated):
         tokens.read(f"Bearer {token}")
 
