@@ -82,7 +82,8 @@ def decode(raw: Raw, headers: Mapping[str, str], event_id: UUID, topic: str) -> 
         raise BadRecord(MALFORMED, str(error)[:256]) from error
     if not isinstance(value, dict):
         raise BadRecord(MALFORMED, "the value is no JSON object")
-    return Record(topic, key, value, headers, event_id, time, raw.partition, raw.offset)
+    trace = headers.get("traceparent"), headers.get("tracestate")
+    return Record(topic, key, value, headers, event_id, time, raw.partition, raw.offset, *trace)
 
 
 def _time_of(raw: Raw, headers: Mapping[str, str]) -> datetime:

@@ -4,15 +4,19 @@ A poll is one transaction for many traces: its statements hang under the first s
 copied under each other sampled one, so that every trace ends with its own writes.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from time import perf_counter
+from typing import NamedTuple
 from uuid import UUID
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.util.types import AttributeValue
+from prometheus_client import Counter, Histogram
 
 from infra import telemetry
 from infra.consumer.backlog import Entry
@@ -24,6 +28,27 @@ SAMPLED = ("1", "3", "5", "7", "9", "b", "d", "f")  # the last digit of a tracep
 OK, ERROR = "ok", "error"
 
 log = get_logger(__name__)
+
+
+class _Meters(NamedTuple):
+    consumed: Counter
+    duplicates: Counter
+    delivery: Histogram
+
+
+@cache
+def _meters(topic: str, group: str) -> _Meters:
+    """Looked up once: that costs more than the count."""
+    return _Meters(
+        instruments.MESSAGES_CONSUMED.labels(topic, group, ""),
+        instruments.INBOX_DUPLICATES.labels(topic, group),
+        instruments.EVENT_DELIVERY_SECONDS.labels(topic, group),
+    )
+
+
+@cache
+def _process_seconds(topic: str, group: str, error: str) -> Histogram:
+    return instruments.MESSAGING_PROCESS_SECONDS.labels("process", topic, group, error)
 
 
 class Processing:
@@ -82,13 +107,13 @@ class Processing:
     def _done(self, entry: Entry, at: datetime | None, share: float) -> None:
         span = self._spans.get(entry)
         self._observe(entry, share, "", span)
-        instruments.MESSAGES_CONSUMED.labels(entry.raw.topic, self._group, "").inc()
+        meters = _meters(entry.raw.topic, self._group)
+        meters.consumed.inc()
         if at is None:
-            instruments.INBOX_DUPLICATES.labels(entry.raw.topic, self._group).inc()
+            meters.duplicates.inc()
         elif entry.record is not None:
             seconds = max(0.0, (at - entry.record.time).total_seconds())
-            delivery = instruments.EVENT_DELIVERY_SECONDS.labels(entry.raw.topic, self._group)
-            metrics.observe(delivery, seconds, span) if span else delivery.observe(seconds)
+            metrics.observe(meters.delivery, seconds, span) if span else meters.delivery.observe(seconds)
             if span:
                 span.set_attribute(names.QUEUE_TIME_MS, seconds * 1000)
         if span:
@@ -99,10 +124,12 @@ class Processing:
         self._log(entry, share, duplicate=at is None)
 
     def _observe(self, entry: Entry, seconds: float, error: str, span: Span | None) -> None:
-        child = instruments.MESSAGING_PROCESS_SECONDS.labels("process", entry.raw.topic, self._group, error)
+        child = _process_seconds(entry.raw.topic, self._group, error)
         metrics.observe(child, seconds, span) if span else child.observe(seconds)
 
     def _log(self, entry: Entry, seconds: float, *, duplicate: bool) -> None:
+        if not log.is_enabled_for(logging.INFO):
+            return
         context = self._spans[entry].get_span_context() if entry in self._spans else None
         ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"} if context else {}
         log.info(
@@ -120,7 +147,9 @@ class Processing:
 
     def _with_trace(self, entry: Entry, record: Record) -> Record:
         span = self._spans.get(entry)
-        trace = telemetry.inject(span) if span else entry.headers
+        if span is None:
+            return record
+        trace = telemetry.inject(span)
         return replace(record, traceparent=trace.get("traceparent"), tracestate=trace.get("tracestate"))
 
     def _span(self, entry: Entry) -> Span:

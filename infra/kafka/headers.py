@@ -32,6 +32,8 @@ def json_of(value: bytes | None) -> object:
 
 def bytes_of(value: object) -> bytes | None:
     """What `json_of` was given."""
+    if type(value) is str:  # almost always
+        return value.encode()
     if isinstance(value, Mapping):
         return b64decode(value[BASE64])
     return None if value is None else str(value).encode()

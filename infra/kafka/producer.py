@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from time import perf_counter
 from typing import Any
 
@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from opentelemetry.context import Context
 from opentelemetry.util.types import AttributeValue
+from prometheus_client import Counter, Histogram
 
 from infra import telemetry
 from infra.kafka.ending import begin, within
@@ -167,6 +168,17 @@ class Producer:
         return outcome
 
 
+@cache
+def _sent(topic: str, error: str) -> Counter:
+    """Looked up once: that costs more than the count."""
+    return instruments.MESSAGES_SENT.labels(topic, error)
+
+
+@cache
+def _send_seconds(topic: str, error: str) -> Histogram:
+    return instruments.MESSAGING_SECONDS.labels("send", topic, "", error)
+
+
 class _Sending:
     """One record on its way, its span and its time."""
 
@@ -200,7 +212,7 @@ class _Sending:
     def end(self, outcome: tuple[str, Ack] | Exception) -> None:
         """Count it. A span that was acked has ended already; one that failed again is never ended, so never seen."""
         error = type(outcome).__name__ if isinstance(outcome, Exception) else ""
-        instruments.MESSAGES_SENT.labels(self.record.topic, error).inc()
+        _sent(self.record.topic, error).inc()
         if not error:
             return
         self._observe(error)
@@ -233,8 +245,8 @@ class _Sending:
             self._span.end()
 
     def _observe(self, error: str) -> None:
-        child = instruments.MESSAGING_SECONDS.labels("send", self.record.topic, "", error)
-        metrics.observe(child, perf_counter() - self._started, self._span)
+        child, seconds = _send_seconds(self.record.topic, error), perf_counter() - self._started
+        metrics.observe(child, seconds, self._span) if self._span else child.observe(seconds)
 
 
 async def _discard(producer: AIOKafkaProducer, seconds: float) -> None:

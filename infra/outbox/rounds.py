@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from prometheus_client import Histogram
+
 from infra import sentry, telemetry
 from infra.errors import Unavailable
 from infra.kafka import Ack, Outgoing, Producer
@@ -81,9 +83,12 @@ class Rounds:
 
     async def _mark(self, line: Line, rows: Sequence[Record]) -> None:
         at = await line.fetchval(SQL["mark_sent"], [row["id"] for row in rows])
+        delays = {topic: self._delay(topic) for topic in {row["topic"] for row in rows}}
         for row in rows:
-            delay = instruments.OUTBOX_DELAY_SECONDS.labels(self._settings.topic_prefix + row["topic"])
-            delay.observe((at - row["created_at"]).total_seconds())
+            delays[row["topic"]].observe((at - row["created_at"]).total_seconds())
+
+    def _delay(self, topic: str) -> Histogram:
+        return instruments.OUTBOX_DELAY_SECONDS.labels(self._settings.topic_prefix + topic)
 
     def _judge(self, rows: Sequence[Record], outcomes: Sequence[Ack | Exception]) -> None:
         """An outage is told once, when it begins, and when it ends."""
