@@ -16,7 +16,7 @@ from gateway.auth import Passwords, Tokens
 from gateway.clients import Clients, Service
 from gateway.door import Answer, Heads
 from gateway.limits import Limit, Limiter, Verdict
-from gateway.problems import Internal, MethodNotAllowed
+from gateway.problems import REPLAYED, Internal, MethodNotAllowed
 from gateway.settings import GatewaySettings
 from infra import render, telemetry
 from infra.caller import Caller, Role
@@ -37,7 +37,6 @@ ANYONE: Access = frozenset(Role)  # every GET that is not marked admin, and the 
 
 _ROLES = {role: caller_pb2.Role.Value(f"ROLE_{role.name}") for role in Role}
 _NOBODY = Caller("", Role.USER)
-_REPLAYED = (b"idempotency-replayed", b"true")
 
 
 class CommandFields(TypedDict):
@@ -121,7 +120,7 @@ class Call:
             raise Internal() from error
         with telemetry.with_span("serialize response", operation="HTTP Response Serialization"):
             body = render.to_json(reply.message)
-        return Answer(body, (door.JSON, _REPLAYED) if reply.replayed else (door.JSON,))
+        return Answer(body, (door.JSON, REPLAYED) if reply.replayed else (door.JSON,))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from gateway.clock import wall_now
 from infra.errors import Fact, Kind, Refused, Unavailable, ValidationFailed
 
 CONTENT_TYPE = "application/problem+json"
+REPLAYED = (b"idempotency-replayed", b"true")
 RETRY_SECONDS_MAX = 3
 
 Facts = Mapping[str, Fact]
@@ -160,6 +161,8 @@ def document(refusal: Refused, *, upstream: str, instance: str, trace_id: str) -
     problem = PROBLEMS[code]
     facts = refusal.facts if code == refusal.code else {}
     headers: Headers = [(b"content-type", CONTENT_TYPE.encode())]
+    if refusal.replayed:
+        headers.append(REPLAYED)
     content: dict[str, Any] = {
         "type": problem_type(code),
         "title": problem.title,

@@ -124,4 +124,7 @@ def _refuse_other_request(stored: bytes, command: Command) -> None:
 def _refuse_again(known: Known) -> Never:
     status = Status()
     status.ParseFromString(known.refusal or b"")
-    raise from_status(status)
+    refused = from_status(status)
+    if isinstance(refused, Refused):
+        refused.replayed = True
+    raise refused

@@ -36,6 +36,7 @@ class Refused(Exception):
     kind: Kind
     code: str
     final: ClassVar[bool] = False
+    replayed: bool = False  # it is the answer of an earlier call with the same command id
 
     def __init__(self, **facts: Fact | None) -> None:
         super().__init__(getattr(self, "code", ""))

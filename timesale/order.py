@@ -15,7 +15,7 @@ from infra.postgres import Conn, Database
 from infra.telemetry import names
 from timesale import events, messages, metrics, rules, store
 from timesale.gate import Gate
-from timesale.rules import Claim, Listing, Purchase, Sale, SaleStatus, SoldOut
+from timesale.rules import Claim, Listing, Order, Purchase, Sale, SaleStatus, SoldOut
 from timesale.settings import TimesaleSettings
 
 VERB = "order"
@@ -81,9 +81,11 @@ class Orders:
             sales, known, at = await store.read_refusal_facts(
                 conn, {claim.time_sale_id for claim in claims}, [claim.command.command_id for claim in claims]
             )
+            noes = [rules.refuse_early(sales.get(claim.time_sale_id), known, claim, at) for claim in claims]
+            made = await store.read_made_orders(conn, _refused_by_key(claims, noes))
         for sale in sales.values():
             self._gate.publish(sale)
-        return [rules.refuse_early(sales.get(claim.time_sale_id), known, claim, at) for claim in claims]
+        return [None if claim.command.command_id in made else no for claim, no in zip(claims, noes, strict=True)]
 
     async def _sell(self, claims: Sequence[Claim]) -> list[Answer | Exception]:
         """One batch, one transaction: lock, facts, decide, write."""
@@ -94,6 +96,7 @@ class Orders:
             fresh = [claim for claim in claims if claim.command.command_id not in known]
             decisions, moved = rules.decide(sales, units, fresh, at)
             bodies = await _write(conn, sales, moved, decisions, at)
+            made = await store.read_made_orders(conn, _refused_by_key(fresh, decisions))
         for sale in {**sales, **moved}.values():
             self._gate.publish(sale)
         if bodies:
@@ -102,7 +105,7 @@ class Orders:
         return [
             _replay(known[claim.command.command_id], claim.command)
             if claim.command.command_id in known
-            else _outcome(claim, next(judged), bodies)
+            else _outcome(claim, next(judged), bodies, made)
             for claim in claims
         ]
 
@@ -114,13 +117,13 @@ class Orders:
         command_id = claim.command.command_id
         async with self._database.connection() as conn:
             _, known = await commands.read_facts(conn, [command_id])
-            order = await store.read_made_order(conn, command_id)
+            made = await store.read_made_orders(conn, [command_id])
         if command_id in known:
             return Answer(commands.replay(known[command_id], claim.command), replayed=True)
-        demand = (claim.time_sale_id, claim.user_id, claim.quantity)
-        if order is None or (order.time_sale_id, order.user_id, order.quantity) != demand:
-            raise KeyReused()
-        return Answer(messages.order_message(order).SerializeToString(), replayed=True)
+        outcome = _as_made(made.get(command_id), claim)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 async def _write(
@@ -162,7 +165,28 @@ async def _passages(conn: Conn, before: Sale, after: Sale, purchases: Sequence[P
     return told
 
 
-def _outcome(claim: Claim, decision: Purchase | Exception, bodies: Mapping[UUID, bytes]) -> Answer | Exception:
+def _refused_by_key(claims: Sequence[Claim], decisions: Sequence[object]) -> list[UUID]:
+    """Refused commands that a client named by a key: one may be so old that only the order it made remembers it."""
+    return [
+        claim.command.command_id
+        for claim, decision in zip(claims, decisions, strict=True)
+        if claim.command.keyed and isinstance(decision, Exception)
+    ]
+
+
+def _as_made(order: Order | None, claim: Claim) -> Answer | Exception:
+    """The order as it is now, for whoever asked for just this one."""
+    demand = (claim.time_sale_id, claim.user_id, claim.quantity)
+    if order is None or (order.time_sale_id, order.user_id, order.quantity) != demand:
+        return KeyReused()
+    return Answer(messages.order_message(order).SerializeToString(), replayed=True)
+
+
+def _outcome(
+    claim: Claim, decision: Purchase | Exception, bodies: Mapping[UUID, bytes], made: Mapping[UUID, Order]
+) -> Answer | Exception:
+    if claim.command.command_id in made:
+        return _as_made(made[claim.command.command_id], claim)
     if isinstance(decision, Exception):
         return decision
     body = bodies[claim.command.command_id]

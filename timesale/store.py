@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from infra.errors import Refused
@@ -227,10 +228,11 @@ async def read_order(conn: Conn, order_id: int) -> Order | None:
     return _order(row) if row else None
 
 
-async def read_made_order(conn: Conn, command_id: UUID) -> Order | None:
-    """The order this command made."""
-    row = await conn.fetchrow(SQL["read_made_order"], command_id)
-    return _order(row) if row else None
+async def read_made_orders(conn: Conn, command_ids: Sequence[UUID]) -> dict[UUID, Order]:
+    """The orders these commands made."""
+    rows = await conn.fetch(SQL["read_made_orders"], command_ids) if command_ids else []
+    orders = [dict(row) for row in rows]
+    return {order.pop("command_id"): _order(order) for order in orders}
 
 
 async def list_user_orders(conn: Conn, user_id: str, *, page: int, size: int) -> tuple[list[Order], int]:
@@ -275,5 +277,5 @@ def _listing(row: Record) -> Listing:
     )
 
 
-def _order(row: Record) -> Order:
+def _order(row: Record | dict[str, Any]) -> Order:
     return Order(**{**row, "status": OrderStatus(row["status"])})

@@ -17,6 +17,7 @@ from google.rpc.status_pb2 import Status
 from infra import errors
 from infra.errors import Fact, Kind, Refused
 
+REPLAYED = "replayed"  # beside the facts: this refusal was stored by an earlier call
 DOMAIN = "promo"
 DETAILS_KEY = "grpc-status-details-bin"
 INTEGER = re.compile(r"-?\d{1,19}")
@@ -87,6 +88,8 @@ def to_status(refused: Refused) -> Status:
     """The refusal as it crosses a wire and is stored. It holds no sentence: the gateway makes that from the facts."""
     status = Status(code=CROSSINGS[refused.kind].code.value[0], message=refused.code)
     facts = {name: _written(fact) for name, fact in refused.facts.items()}
+    if refused.replayed:
+        facts[REPLAYED] = "true"
     status.details.add().Pack(ErrorInfo(reason=refused.code, domain=DOMAIN, metadata=facts))
     retry_at = refused.facts.get("retry_at")
     if isinstance(retry_at, datetime):
@@ -118,8 +121,10 @@ def from_status(status: Status) -> Refused | UpstreamFailed:
         return BARE[code]() if code in BARE else UpstreamFailed(code)
     if kind is Kind.OVERLOADED and info.reason == errors.RateLimited.code:
         kind = Kind.LIMITED
-    facts = {name: _read(name, text) for name, text in info.metadata.items()}
-    return _refusal(kind, info.reason, facts, {each.field: each.description for each in fields.field_violations})
+    facts = {name: _read(name, text) for name, text in info.metadata.items() if name != REPLAYED}
+    refused = _refusal(kind, info.reason, facts, {each.field: each.description for each in fields.field_violations})
+    refused.replayed = info.metadata.get(REPLAYED) == "true"
+    return refused
 
 
 def from_details(code: grpc.StatusCode, details: bytes | None) -> Refused | UpstreamFailed:

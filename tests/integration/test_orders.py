@@ -287,6 +287,18 @@ async def test_a_repeat_after_the_commands_were_purged_gets_the_order_as_it_is(
     assert (await worker.client.get_sale(sale.id)).sold_quantity == 1
 
 
+async def test_a_sold_out_sale_still_answers_a_winner_whose_command_was_purged(
+    worker: Worker, database_url: str
+) -> None:
+    sale = await worker.client.make_sale(1)
+    first = await worker.client.order(sale.id, command_id=key("k"))
+    await rows(database_url, "DELETE FROM commands")
+    for _ in range(3):  # through the batch, and through the gate's early no
+        assert (await refused(worker.client.order(sale.id, "u-2"))).code == "SOLD_OUT"
+        again = await worker.client.order(sale.id, command_id=key("k"))
+        assert (again.message, again.replayed) == (first.message, True)
+
+
 async def test_a_fingerprint_of_another_version_is_not_compared(worker: Worker) -> None:
     sale = await worker.client.make_sale()
     first = await worker.client.order(sale.id, command_id=key("k"))

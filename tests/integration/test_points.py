@@ -165,8 +165,11 @@ async def test_a_refusal_that_can_turn_is_judged_anew(worker: Worker) -> None:
 async def test_a_final_refusal_is_remembered(worker: Worker, database_url: str) -> None:
     earned = (await worker.calls.earn("u-1", 5)).message
     await worker.calls.cancel(earned.id)
-    for _ in range(2):
-        assert (await refused(worker.calls.cancel(earned.id, command_id=key("again")))).code == "ALREADY_CANCELED"
+    refusals = [await refused(worker.calls.cancel(earned.id, command_id=key("again"))) for _ in range(2)]
+    assert [(each.code, each.replayed) for each in refusals] == [
+        ("ALREADY_CANCELED", False),
+        ("ALREADY_CANCELED", True),
+    ]
     kept = await rows(
         database_url, "SELECT refusal IS NOT NULL AS refused FROM commands WHERE command_id = $1", key("again")
     )

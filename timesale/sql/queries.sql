@@ -174,13 +174,13 @@ SELECT id, time_sale_id, user_id, quantity, status, queue_number, created_at, ho
 FROM orders
 WHERE id = $1
 
--- read_made_order --
+-- read_made_orders --
 -- summary: SELECT orders
--- The order this command made: the last word once the commands table has forgotten it.
+-- The orders these commands made: the last word once the commands table has forgotten them.
 SELECT id, time_sale_id, user_id, quantity, status, queue_number, created_at, hold_id, unit_price, total_price,
-  reward_points
+  reward_points, command_id
 FROM orders
-WHERE command_id = $1
+WHERE command_id = ANY($1::uuid[])
 
 -- list_user_orders --
 -- summary: SELECT orders
