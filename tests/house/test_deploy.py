@@ -33,8 +33,9 @@ def known(process: Process) -> set[str]:
 
 
 def test_the_compose_file_obeys_its_schema() -> None:
-    command = [Path(sys.executable).parent / "check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    subprocess.run([*command, COMPOSE / "compose.yml"], check=True, capture_output=True)
+    checker = Path(sys.executable).parent / "check-jsonschema"
+    command = [str(checker), "--builtin-schema", "vendor.compose-spec", str(COMPOSE / "compose.yml")]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def test_each_image_is_pinned_to_a_version() -> None:
