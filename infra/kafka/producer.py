@@ -30,6 +30,8 @@ from infra.telemetry import Link, Span, SpanKind, instruments, metrics, names
 BATCH_BYTES_MAX = 262_144  # of one partition's records on their way together
 REQUEST_BYTES_MAX = 1_048_576
 
+UP = instruments.DEPENDENCY_UP.labels("kafka")
+
 log = get_logger(__name__)
 
 
@@ -97,6 +99,7 @@ class Producer:
         for sending, outcome in zip(sendings, outcomes, strict=True):
             sending.end(outcome)
         failure = next((each for each in outcomes if isinstance(each, Exception)), None)
+        UP.set(failure is None)
         if failure is not None:
             await self._replace(failure)
         return [outcome if isinstance(outcome, Exception) else outcome[1] for outcome in outcomes]
@@ -109,8 +112,10 @@ class Producer:
             client = self._producer.client  # type: ignore[union-attr]  # opened: it is there
             await within(self._settings.kafka_stop_seconds, client.fetch_all_metadata())
         except (KafkaError, KafkaAway, OSError, TimeoutError) as error:
+            UP.set(0)
             await self._replace(error)
             return False
+        UP.set(1)
         if any(client._conns.get(node) is not each for node, each in self._connections.items()):
             await self._replace(KafkaAway("the connection was lost in between"))
             return False

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -12,6 +13,7 @@ from infra.kafka.ending import begin, within
 from infra.kafka.producer import KafkaAway
 from infra.logs import get_logger
 from infra.settings import Settings
+from infra.telemetry import instruments
 
 Raw: TypeAlias = Any  # aiokafka.ConsumerRecord; the package has no types
 Place: TypeAlias = TopicPartition  # a partition: .topic, .partition
@@ -74,12 +76,16 @@ class Source:
 
         :raises KafkaAway: the driver does not come back, or gave up.
         """
+        started = perf_counter()
         try:
             found = await within(
                 wait_seconds + POLL_MARGIN_SECONDS, self._consumer.getmany(timeout_ms=int(wait_seconds * 1000))
             )
         except (KafkaError, OSError, TimeoutError) as error:
+            self._observe("poll", started, error)
             raise KafkaAway("poll") from error
+        if found:
+            self._observe("poll", started)
         return [record for records in found.values() for record in records]
 
     async def commit(self, offsets: Mapping[Place, int]) -> bool:
@@ -87,14 +93,24 @@ class Source:
 
         :raises KafkaAway: the coordinator does not answer.
         """
+        started = perf_counter()
         try:
             await within(self._settings.kafka_send_seconds, self._consumer.commit(dict(offsets)))
-        except (CommitFailedError, IllegalStateError):
+        except (CommitFailedError, IllegalStateError) as error:
+            self._observe("commit", started, error)
             log.info("kafka.commit_refused", group=self.group)
             return False
         except (KafkaError, OSError, TimeoutError) as error:
+            self._observe("commit", started, error)
             raise KafkaAway("commit") from error
+        self._observe("commit", started)
         return True
+
+    def _observe(self, operation: str, started: float, error: Exception | None = None) -> None:
+        """One call may be about all topics, so the destination is all of them."""
+        failed = type(error).__name__ if error else ""
+        labels = (operation, ",".join(self.topics), self.group, failed)
+        instruments.MESSAGING_SECONDS.labels(*labels).observe(perf_counter() - started)
 
     async def ends(self) -> dict[Place, int]:
         """The end of each assigned partition. :raises KafkaAway:"""

@@ -67,8 +67,9 @@ class Relay:
         idle_ms = str(self._settings.relay_idle_session_timeout_ms)  # so that a frozen leader loses its lock
         async with self._database.dedicated(idle_session_timeout=idle_ms) as conn:
             line = Line(conn)
-            while not await line.fetchval(SQL["lead_outbox"], LOCK):  # noqa: ASYNC110 - another process's lock
+            while not await line.fetchval(SQL["lead_outbox"], LOCK):
                 await asyncio.sleep(self._settings.relay_lock_retry_seconds)
+                await self._rounds.probe()  # its producer is warm when its time comes
             log.info("relay.active")
             instruments.OUTBOX_RELAY_ACTIVE.set(1)
             try:

@@ -172,6 +172,25 @@ async def test_the_lock_is_held_on_a_connection_of_its_own(make_settings: MakeSe
                 assert await conn.fetchval("SELECT pg_try_advisory_lock($1)", LOCK) is False
 
 
+async def test_a_frozen_leader_loses_its_lock_and_another_relay_goes_on(make_settings: MakeSettings) -> None:
+    """It pings no more, so the server ends its session; what it then finds is that it leads no longer."""
+    settings = await make_settings(relay_lock_retry_seconds=0.1)
+    asleep = {"relay_ping_seconds": 30, "relay_poll_seconds": 30, "relay_idle_session_timeout_ms": 300}
+    async with postgres.open(settings) as database:
+        frozen = outbox.Relay(settings.model_copy(update=asleep), database, source=SOURCE)
+        other = outbox.Relay(settings, database, source=SOURCE)
+        async with running(frozen.run):
+            await eventually(lambda: _lock_holders(database))
+            async with running(other.run):
+                await write(database, 1)
+                await eventually(lambda: _none_unsent(database))
+                frozen.wake()
+                await write(database, 2)
+                await eventually(lambda: _none_unsent(database))
+                assert await _lock_holders(database) == 1
+    assert await count_records(settings.kafka_brokers, f"{settings.topic_prefix}point.earned") == 2
+
+
 async def test_events_can_be_sent_again_with_their_ids(make_settings: MakeSettings) -> None:
     settings = await make_settings()
     async with postgres.open(settings) as database:
