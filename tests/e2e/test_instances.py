@@ -68,36 +68,53 @@ async def test_a_rolling_restart_under_load_fails_no_request(platform: Platform,
 
 
 async def test_etcd_tells_the_gateway_who_is_alive(platform: Platform, tmp_path: Path) -> None:
-    """A second gateway and workers beside the running ones, on the same databases; its fixed addresses are wrong."""
-    etcd = await start_etcd(tmp_path, *free_ports(2))
-    servers = {"DATABASE_URL": "postgres", "REDIS_URL": "valkey", "KAFKA_BROKERS": "kafka"}
-    settings = {
-        "ETCD_HOSTS": etcd.url,
-        "ETCD_LEASE_SECONDS": "3",
-        "GATEWAY_TIMESALE_ADDRESSES": "127.0.0.1:1",
-        "GATEWAY_COUPON_ADDRESSES": "127.0.0.1:1",
-        "GATEWAY_POINT_ADDRESSES": "127.0.0.1:1",
-    }
-    given = {setting: platform.urls[name] for setting, name in servers.items()}
-    try:
-        async with running(tmp_path / "state", {"timesale": 2}, servers=given, **settings) as other:
-            both = {other.instance(name).address for name in other.instances("timesale")}
-            sale = await make_sale(other)
-            await eventually(lambda: is_registered(etcd.url, both))
-            await eventually(lambda: both_serve(other))
-            other.kill("timesale-2")
-            replies = await together([partial(order, other, sale, unique()) for _ in range(20)])
-            await eventually(lambda: is_registered(etcd.url, {other.instance("timesale").address}), seconds=10)
-            await other.start("timesale-2")
-            await eventually(lambda: is_registered(etcd.url, both))
-            assert await other.stop("timesale") == 0
-            left = await registered(etcd.url, "timesale-service")
-            replies += await together([partial(order, other, sale, unique()) for _ in range(20)])
-    finally:
-        await etcd.stop()
+    """Another gateway with workers of its own beside the running ones, on the same databases."""
+    async with etcd(tmp_path / "etcd") as hosts, beside(platform, tmp_path / "state", hosts) as other:
+        both = {other.instance(name).address for name in other.instances("timesale")}
+        sale = await make_sale(other)
+        await eventually(lambda: is_registered(hosts, both))
+        await eventually(lambda: both_serve(other), seconds=20)
+        other.kill("timesale-2")
+        replies = await together([partial(order, other, sale, unique()) for _ in range(20)])
+        await eventually(lambda: is_registered(hosts, {other.instance("timesale").address}), seconds=20)
+        await other.start("timesale-2")
+        await eventually(lambda: is_registered(hosts, both), seconds=20)
+        assert await other.stop("timesale") == 0
+        left = await registered(hosts)
+        replies += await together([partial(order, other, sale, unique()) for _ in range(20)])
+        await rush_from_two_sides(platform, other)
 
     assert Counter(reply.status for reply in replies) == {201: 40}
     assert left == both - {other.instance("timesale").address}
+
+
+async def rush_from_two_sides(platform: Platform, other: Platform) -> None:
+    """Their gateways send one sale's orders to different instances, which meet at its row alone."""
+    sale = await make_sale(platform, quantity=50)
+    replies = await together([partial(order, (platform, other)[n % 2], sale, unique()) for n in range(120)])
+
+    assert Counter(reply.code for reply in replies) == {"OK": 50, "SOLD_OUT": 70}
+    assert sorted(reply.body["queueNumber"] for reply in replies if reply.status == 201) == list(range(1, 51))
+
+
+@asynccontextmanager
+async def etcd(folder: Path) -> AsyncIterator[str]:
+    server = await start_etcd(folder, *free_ports(2))
+    try:
+        yield server.url
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def beside(platform: Platform, folder: Path, etcd_hosts: str) -> AsyncIterator[Platform]:
+    """Its workers are found by etcd alone: the fixed addresses are wrong."""
+    wrong = {f"GATEWAY_{worker}_ADDRESSES": "127.0.0.1:1" for worker in ("COUPON", "POINT", "TIMESALE")}
+    names = {"DATABASE_URL": "postgres", "REDIS_URL": "valkey", "KAFKA_BROKERS": "kafka"}
+    servers = {setting: platform.urls[name] for setting, name in names.items()}
+    settings = {"ETCD_HOSTS": etcd_hosts, "ETCD_LEASE_SECONDS": "3", **wrong}
+    async with running(folder, {"timesale": 2}, servers=servers, **settings) as other:
+        yield other
 
 
 @asynccontextmanager
@@ -130,18 +147,18 @@ async def both_serve(other: Platform) -> bool:
     return all(served)
 
 
-async def is_registered(etcd: str, addresses: set[str]) -> bool:
-    return await registered(etcd, "timesale-service") == addresses
+async def is_registered(hosts: str, addresses: set[str]) -> bool:
+    return await registered(hosts) == addresses
 
 
-async def registered(etcd: str, service: str) -> set[str]:
-    """The addresses under `/services/{service}/`."""
-    prefix = f"/services/{service}/"
+async def registered(hosts: str) -> set[str]:
+    """The addresses of the timesale workers that etcd knows."""
+    prefix = "/services/timesale-service/"
     asked = {
         "key": base64.b64encode(prefix.encode()).decode(),
         "range_end": base64.b64encode((prefix[:-1] + "0").encode()).decode(),
     }
     async with httpx2.AsyncClient() as client:
-        answer = (await client.post(f"http://{etcd}/v3/kv/range", json=asked)).json()
+        answer = (await client.post(f"http://{hosts}/v3/kv/range", json=asked)).json()
     keys = [base64.b64decode(each["key"]).decode() for each in answer.get("kvs", [])]
     return {key.removeprefix(prefix) for key in keys}

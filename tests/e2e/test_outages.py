@@ -75,6 +75,8 @@ async def test_a_frozen_broker_fails_no_request_and_loses_and_doubles_no_event(
     assert Counter(reply.status for reply in replies) == {201: len(replies)}
     count = len(buyers)
     await eventually(partial(has_points, platform, buyers, count * BONUS), seconds=40)
+    await eventually(partial(is_all_sent, platform, "coupon"), seconds=40)
+    await eventually(partial(is_all_sent, platform, "point"), seconds=40)
     coupons = await sent(platform.urls["kafka"], "coupon.issued", lambda each: each.value["userId"] in buyers)
     assert sorted(each.value["userId"] for each in first_of_each(coupons)) == sorted(buyers)
     gifts = await sent(platform.urls["kafka"], "point.earned", lambda each: each.key == gifted)
@@ -154,6 +156,10 @@ async def rush(platform: Platform, policy: Any, sale: Any, buyers: int) -> list[
 async def has_points(platform: Platform, users: list[str], points: int) -> bool:
     sql = "SELECT coalesce(sum(balance), 0)::bigint FROM balances WHERE user_id = ANY($1::text[])"
     return bool(await platform.value("point", sql, users) == points)
+
+
+async def is_all_sent(platform: Platform, process: str) -> bool:
+    return bool(await platform.value(process, "SELECT count(*) FROM outbox WHERE sent_at IS NULL") == 0)
 
 
 async def has_orders(platform: Platform, sale: Any, count: int) -> bool:

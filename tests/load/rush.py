@@ -6,12 +6,15 @@ Exit code 1 when not exactly what was on offer was sold, a queue number is missi
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,9 +69,10 @@ async def _ours(run: Run, orders: int, stock: int, connections: int) -> dict[str
         asks = [post(path, name, token, {"timeSaleId": sale, "quantity": 1}) for token in tokens[:orders]]
         first = [post(path, name, token, {"timeSaleId": warm, "quantity": 1}) for token in tokens[orders:]]
         await send_all(host, port, first, connections)
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), _cpu_seconds(run)
         answers = await send_all(host, port, asks, connections)
         seconds = time.perf_counter() - begin
+        spent = {name: round((after - cpu[name]) / orders * 1e6) for name, after in _cpu_seconds(run).items()}
         shown = (await api.get(f"/time-sales/{sale}", admin)).expect()
     faults = _faults(answers, stock, shown["remainingQuantity"])
     return {
@@ -80,6 +84,7 @@ async def _ours(run: Run, orders: int, stock: int, connections: int) -> dict[str
         "ratePerSecond": round(orders / seconds),
         "p50Ms": _percentile_ms(answers, 50),
         "p99Ms": _percentile_ms(answers, 99),
+        "cpuMicrosecondsPerOrder": spent,
         "faults": faults,
     }
 
@@ -95,6 +100,16 @@ def _faults(answers: Sequence[Answer], stock: int, remaining: int) -> list[str]:
         found.append(f"the queue numbers are not 1 to {sold}")
     if remaining != stock - sold:
         found.append(f"{remaining} units remain")
+    return found
+
+
+def _cpu_seconds(run: Run) -> dict[str, float]:
+    """What each part of the platform has computed so far; nothing where the system does not say."""
+    found = {}
+    for part in run.parts:
+        with contextlib.suppress(OSError):
+            told = Path(f"/proc/{part.pid}/stat").read_text().rpartition(")")[2].split()
+            found[part.name] = (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
     return found
 
 
@@ -118,12 +133,13 @@ async def _make_sale(api: Api, admin: str, stock: int) -> str:
 
 def as_text(result: dict[str, Any]) -> str:
     """The result for a person."""
-    plain = result["rowLock"]
+    plain, costs = result["rowLock"], result["cpuMicrosecondsPerOrder"]
     lines = [
         f"{result['orders']} orders by as many users, {result['stock']} units, {result['connections']} connections",
         f"answers        {', '.join(f'{count} {code}' for code, count in result['answers'].items())}",
         f"queue numbers  1 to {min(result['stock'], result['orders'])}" if not result["faults"] else "",
         f"platform       {result['ratePerSecond']} a second; p50 {result['p50Ms']} ms, p99 {result['p99Ms']} ms",
+        f"CPU per order  {', '.join(f'{name} {spent} us' for name, spent in costs.items() if spent)}" if costs else "",
         f"row lock       {plain['ratePerSecond']} a second, straight on the same Postgres, without HTTP and events",
         "invariants     all hold" if not result["brokenInvariants"] else "",
         *(f"fault          {fault}" for fault in result["faults"]),
