@@ -31,7 +31,7 @@ async def serve(settings: PointSettings) -> None:
 
         relay = Relay(settings, database, source="/promo/point-service")
         ledger = Ledger(database, cache, relay, settings)
-        consumer = Consumer(settings, polls, group=GROUP, topics=TOPICS, handle=Rewards(cache).handle)
+        consumer = Consumer(settings, polls, group=GROUP, topics=TOPICS, handle=Rewards(cache, relay).handle)
         process.background("batch point.balance", ledger.batch.run)
         process.background("consumer", consumer.run)
         process.background("relay", relay.run)

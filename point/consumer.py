@@ -10,6 +10,7 @@ from uuid import uuid5
 from infra.caller import Caller, Command, Role
 from infra.consumer import AfterCommit, BadRecord, Record
 from infra.errors import Refused
+from infra.outbox import Relay
 from infra.postgres import Conn
 from point.cache import Cache
 from point.post import post
@@ -26,8 +27,8 @@ _FINGERPRINT_VERSION = b"\x01"
 class Rewards:
     """Posts what a poll of events earns; nothing earned is an inbox row only."""
 
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
+    def __init__(self, cache: Cache, relay: Relay) -> None:
+        self._cache, self._relay = cache, relay
 
     async def handle(self, conn: Conn, records: Sequence[Record]) -> AfterCommit | None:
         """Runs in the poll's transaction; what it returns runs after the commit.
@@ -45,6 +46,7 @@ class Rewards:
 
         async def after_commit() -> None:
             self._cache.publish(posted.rows)
+            self._relay.wake()
 
         return after_commit
 

@@ -47,8 +47,8 @@ async def consuming(settings: PointSettings) -> AsyncIterator[Database]:
     """A point service's consumer, and a relay that sends whatever a test puts into the outbox."""
     async with postgres.open(settings) as database, redis.open(settings) as client:
         cache = Cache(client, settings)
-        consumer = Consumer(settings, database, group=GROUP, topics=TOPICS, handle=Rewards(cache).handle)
         relay = Relay(settings, database, source="/promo/test")
+        consumer = Consumer(settings, database, group=GROUP, topics=TOPICS, handle=Rewards(cache, relay).handle)
         tasks = [asyncio.create_task(run()) for run in (consumer.run, relay.run, cache.run)]
         try:
             yield database
