@@ -6,16 +6,21 @@ from infra import commands, telemetry
 from infra.caller import Command
 from infra.commands import Answer, Outcome
 from infra.postgres import Conn, Database
+from infra.turns import Turns
 
 VERB = "create_policy"
 
 
-async def create_policy(database: Database, *, command: Command, draft: Draft) -> Answer:
-    """The policy as a serialized Policy. :raises Forbidden: :raises ValidationFailed: :raises KeyReused:"""
+async def create_policy(database: Database, turns: Turns, *, command: Command, draft: Draft, deadline: float) -> Answer:
+    """The policy as a serialized Policy. `deadline` is an instant of the loop's clock.
+
+    :raises Forbidden: :raises ValidationFailed: :raises KeyReused: as for any demand
+    :raises Overloaded: :raises Unavailable: :raises DeadlineExceeded: when it could not be decided in time
+    """
     rules.check_may_manage(command.caller)
     rules.check_draft(draft)
     with telemetry.with_span("coupon.create_policy") as span:
-        async with database.transaction() as conn:
+        async with turns.take(command.command_id, deadline=deadline), database.transaction() as conn:
             at, known = await commands.read_facts(conn, [command.command_id])
             if command.command_id in known:
                 return Answer(commands.replay(known[command.command_id], command), replayed=True)

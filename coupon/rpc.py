@@ -17,6 +17,7 @@ from infra.postgres import Database
 from infra.rpc import call
 from infra.rpc.items import Items
 from infra.rpc.server import Context
+from infra.turns import Turns
 from protos.coupon.v1 import coupon_pb2 as pb
 from protos.coupon.v1.coupon_pb2_grpc import CouponServiceServicer
 
@@ -28,10 +29,17 @@ class Coupons(CouponServiceServicer):
 
     def __init__(self, database: Database, issuing: Issuing, relay: Relay, settings: CouponSettings) -> None:
         self._database, self._issuing, self._relay = database, issuing, relay
+        self._turns = Turns()  # of coupons, and of new policies by their command
         self._issues = Items(f"{SERVICE}/IssueCoupon", settings)
 
     async def CreateCouponPolicy(self, request: pb.CreateCouponPolicyRequest, context: Context) -> pb.Policy:
-        answer = await create_policy(self._database, command=call.command_of(request), draft=_draft(request))
+        answer = await create_policy(
+            self._database,
+            self._turns,
+            command=call.command_of(request),
+            draft=_draft(request),
+            deadline=call.current().deadline,
+        )
         return call.message_of(pb.Policy, answer)
 
     async def GetCouponPolicy(self, request: pb.GetCouponPolicyRequest, context: Context) -> pb.Policy:
@@ -64,16 +72,23 @@ class Coupons(CouponServiceServicer):
         answer = await use(
             self._database,
             self._relay,
+            self._turns,
             command=call.command_of(request),
             coupon_id=request.coupon_id,
             order_id=request.order_id if request.HasField("order_id") else None,
             order_amount=request.order_amount,
+            deadline=call.current().deadline,
         )
         return call.message_of(pb.Coupon, answer)
 
     async def CancelCoupon(self, request: pb.CancelCouponRequest, context: Context) -> pb.Coupon:
         answer = await cancel(
-            self._database, self._relay, command=call.command_of(request), coupon_id=request.coupon_id
+            self._database,
+            self._relay,
+            self._turns,
+            command=call.command_of(request),
+            coupon_id=request.coupon_id,
+            deadline=call.current().deadline,
         )
         return call.message_of(pb.Coupon, answer)
 
