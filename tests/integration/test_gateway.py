@@ -138,6 +138,7 @@ async def test_a_replayed_answer_says_so(api: Edge, sales: Worker) -> None:
     first = await api.post("/orders", {"timeSaleId": 42, "quantity": 2})
     sales.on("CreateOrder", replay)
     again = await api.post("/orders", {"timeSaleId": 42, "quantity": 2})
+    assert (first.status_code, again.status_code) == (201, 201), again.text
     assert "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"
     assert again.content == first.content
@@ -344,7 +345,7 @@ async def test_every_answer_says_what_is_left_of_the_rate(api: Edge, sales: Work
     assert response.headers["ratelimit-policy"] == '"default";q=1000;w=60'
     assert re.fullmatch(r'"default";r=999;t=1', response.headers["ratelimit"])
     refused = await api.post("/orders", {})
-    assert '"default";r=998' in refused.headers["ratelimit"]
+    assert re.fullmatch(r'"default";r=99[89];t=1', refused.headers["ratelimit"])
 
 
 async def test_above_the_limit_is_429_for_this_subject_alone(settings: GatewaySettings, sales: Worker) -> None:
