@@ -36,7 +36,7 @@ class Results:
         try:
             given = await answer
         except Refused as refusal:
-            metrics.count(self._children[refusal.code.lower()])
+            metrics.count(self._children.get(refusal.code.lower(), self._children["error"]))
             raise
         except Exception:
             metrics.count(self._children["error"])
