@@ -9,6 +9,7 @@ from tests.house.sources import python, tree
 SLEEP_SECONDS_MAX = 0.1
 # Where the time itself is the matter of the test.
 TIME_IS_THE_MATTER = {
+    "tests/e2e/test_kills.py": "how long a killed process stays away",
     "tests/fixtures/little_service.py": "the program under test: it takes its time on purpose",
     "tests/integration/test_broker_outage.py": "an outage longer than the time of a send",
     "tests/integration/test_consumer.py": "a handler that is slower than its time-out; a poll without a record",
