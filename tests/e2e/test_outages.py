@@ -84,12 +84,15 @@ async def test_a_frozen_broker_fails_no_request_and_loses_and_doubles_no_event(
 
 
 async def test_a_redis_that_forgets_and_lies_changes_no_result(platform: Platform) -> None:
-    sale, policy = await make_sale(platform, quantity=100), await make_policy(platform, totalQuantity=100)
+    """As many buyers as there is stock: each must get it, whatever the views say; after them nobody."""
+    sale, policy = await make_sale(platform, quantity=200), await make_policy(platform, totalQuantity=200)
     keys = [f"timesale:inventory:{sale['id']}", f"coupon:inventory:{policy['id']}"]
     async with lying(platform, keys):
-        replies = await rush(platform, policy, sale, 200)
+        buyers = await rush(platform, policy, sale, 200)
+        late = await rush(platform, policy, sale, 50)
 
-    assert codes(replies) == {"OK": 200, "SOLD_OUT": 200}
+    assert codes(buyers) == {"OK": 400}
+    assert codes(late) == {"SOLD_OUT": 100}
 
 
 async def test_without_redis_everything_is_still_right(platform: Platform) -> None:
