@@ -112,15 +112,6 @@ async def test_status_says_which_process_is_gone(platform: Platform) -> None:
         assert (await client.get(f"{again['urls']['api']}/health")).status_code == 200
 
 
-async def test_the_demo_gives_away_exactly_what_is_on_offer(platform: Platform) -> None:
-    told = json.loads(await platform.promo("demo", "--buyers", "80", "--coupons", "20", "--stock", "10", "--json"))
-
-    assert told["faults"] == []
-    assert told["coupons"]["answers"] == {"OK": 20, "SOLD_OUT": 60}
-    assert told["orders"]["answers"] == {"OK": 10, "SOLD_OUT": 70}
-    assert all(worker["broken"] == [] for worker in told["invariants"].values())
-
-
 @asynccontextmanager
 async def no_points_for_the_unlucky(platform: Platform) -> AsyncIterator[None]:
     """During the block the points of some users can never be given."""

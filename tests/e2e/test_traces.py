@@ -1,8 +1,8 @@
 """One trace shows a request from the REST call to the last write of the last consumer."""
 
-import asyncio
+from functools import partial
 
-from tests.fixtures.platform import Platform, unique
+from tests.fixtures.platform import Platform, together, unique
 from tests.fixtures.shopping import issue, make_policy, make_sale, order
 from tests.fixtures.traces import Span, Tree
 
@@ -51,6 +51,7 @@ S api-gateway POST /api/v1/orders
           N point process order.created
   I api-gateway serialize response"""
 
+CROWD = 24
 # Below a consumer's `process` span: every write of the points, and the event of that in turn.
 EARNING = [
     "BEGIN",
@@ -100,6 +101,27 @@ async def test_the_relay_and_the_poll_are_trees_of_their_own_that_link_to_what_t
     assert relay.one("relay outbox").span_id == link.span_id
 
 
+async def test_each_of_a_crowd_has_a_whole_trace_of_its_own(platform: Platform) -> None:
+    """They travel, commit and are consumed together; each trace still shows its own way, to its consumer's writes."""
+    policy = await make_policy(platform, bonusPoints=5)
+    replies = await together([partial(issue, platform, policy, unique()) for _ in range(CROWD)])
+    trees = [await platform.trace(reply.trace_id, is_earned) for reply in replies]
+
+    batches = [tree.one("batch coupon.policy") for tree in trees]
+    leaders = {batch.span_id for batch in batches if batch.attributes["promo.batch.role"] == "leader"}
+    assert max(batch.attributes["promo.batch.size"] for batch in batches) > 1  # they did share a commit
+    for reply, tree, batch in zip(replies, trees, batches, strict=True):
+        assert tree.one("process coupon.issued").parent_id == tree.one("send coupon.issued").span_id
+        assert {link.span_id for link in batch.links} <= leaders
+        assert (batch.span_id in leaders) == (batch.links == ())
+        assert (batch.span_id in leaders) == tree.has("INSERT coupons")
+        assert [
+            each.name for each in tree.children(tree.one("process coupon.issued")) if each.name in EARNING
+        ] == EARNING
+        assert tree.one("send coupon.issued").attributes["messaging.kafka.message.key"] == reply.expect(201)["id"]
+        assert tree.orphans() == []
+
+
 async def test_a_wallet_asks_the_three_workers_at_the_same_time(platform: Platform) -> None:
     user = unique()
     reply = await platform.get(f"/users/{user}/wallet", user=user)
@@ -115,7 +137,6 @@ async def test_a_wallet_asks_the_three_workers_at_the_same_time(platform: Platfo
 async def test_a_refusal_is_a_short_trace_without_a_red_span(platform: Platform) -> None:
     policy = await make_policy(platform, totalQuantity=1)
     (await issue(platform, policy, unique())).expect(201)
-    await asyncio.sleep(0)
     reply = await issue(platform, policy, unique())
     tree = await platform.trace(reply.trace_id, lambda tree: tree.has("coupon.issue"))
 
@@ -135,6 +156,11 @@ def is_below_a_consumer(span: Span) -> bool:
     return span.service == "point-service" and span.kind != "N"
 
 
+def earning(tree: Tree, topic: str) -> list[Span]:
+    """What matters of what the consumer of an event does."""
+    return [span for span in tree.children(tree.one(f"process {topic}")) if span.name in EARNING]
+
+
 def assert_it_earns(tree: Tree, topic: str, key: str) -> None:
     """The event hangs under the request's story by parent, under the relay and the send by link, and gives points."""
     send, process = tree.one(f"send {topic}"), tree.one(f"process {topic}")
@@ -146,9 +172,8 @@ def assert_it_earns(tree: Tree, topic: str, key: str) -> None:
     assert send.attributes["messaging.kafka.message.key"] == key
     assert send.attributes["messaging.message.id"] == process.attributes["messaging.message.id"]
     assert send.attributes["promo.outbox.age_ms"] >= 0
-    below = [span for span in tree.children(process) if span.name in EARNING]
-    assert [span.name for span in below] == EARNING
-    assert [span.kind for span in below] == [*"CCCCCC", "P"]
+    assert [span.name for span in earning(tree, topic)] == EARNING
+    assert [span.kind for span in earning(tree, topic)] == [*"CCCCCC", "P"]
     assert {span.service for span in tree.below(process)} == {"point-service"}
     assert [span.name for span in tree.spans if span.error] == []
 
