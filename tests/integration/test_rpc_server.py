@@ -14,6 +14,7 @@ from infra.errors import Kind, Refused
 from infra.rpc import call
 from infra.rpc.status import UpstreamFailed
 from infra.rpc.tokens import AUDIENCE, TYPE
+from infra.settings import WorkerSettings
 from protos.coupon.v1 import coupon_pb2 as pb
 from tests.fixtures.rpc import calling, code_of, metadata, request, serving, settings, soon, stub_of
 from tests.fixtures.waiting import eventually
@@ -200,9 +201,9 @@ async def test_the_request_id_travels_and_an_odd_one_is_replaced() -> None:
     assert len(second) == len(third) == 32
 
 
-async def test_a_message_above_a_megabyte_is_refused() -> None:
+async def test_a_message_above_the_limit_is_refused() -> None:
     async with serving() as worker, stub_of(worker.address) as stub:
-        large = request(user_id="x" * 1_100_000)
+        large = request(user_id="x" * (WorkerSettings().rpc_message_bytes_max + 1))
         refused = await code_of(stub.IssueCoupon(large, timeout=5, metadata=metadata()))
         assert refused is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert worker.coupons.requests == []

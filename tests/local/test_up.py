@@ -164,5 +164,5 @@ def test_down_leaves_no_process_and_the_data_stays(promo: Promo, said: str) -> N
 
     assert not any(started(part.pid) for part in (run.supervisor, *run.parts))
     assert promo.run("status").returncode == 3
-    promo.output("up", "--detach")
+    promo.output("up", "--detach", "--instances", "coupon=2")  # as the other tests know it, whatever their order
     assert promo.balance("alice") == before + 50
