@@ -334,7 +334,9 @@ async def test_the_items_of_a_batch_call_have_each_their_own_outcome(worker: Wor
         else each.status.message
         for each in response.results
     ]
-    assert words == ["order 2", "FORBIDDEN", "order 1 again", "VALIDATION_FAILED", "order 3", "SOLD_OUT"]
+    assert words[1:4] == ["FORBIDDEN", "order 1 again", "VALIDATION_FAILED"]
+    # These three came at the same time: two of them get the two units that are left, whichever looks at the gate first.
+    assert sorted([words[0], *words[4:]]) == ["SOLD_OUT", "order 2", "order 3"]
 
 
 async def test_a_batch_call_takes_no_more_items_than_its_limit(worker: Worker) -> None:
