@@ -18,7 +18,7 @@ OPTION = re.compile(r"(--[a-z][a-z-]+)")
 # A machine's own folders, at the beginning of a path. A container's and the system's are nobody's own.
 MACHINE = re.compile(r"(?<![\w.$}/:-])/(?:(?:work|root|home|Users|mnt|private)\b|tmp/[a-z]/)")
 REGISTRY = re.compile(
-    r"pypi\.org|pythonhosted\.org|repo1?\.maven|maven\.org|proxy\.golang|registry\.npmjs|artifactory|(?<!UV_DEFAULT_)INDEX_URL\s*=",
+    r"\b(?:pypi|python[h]osted|maven|npmjs)\.(?:org|com)\b|proxy[.]golang|artifactory|(?<!UV_DEFAULT_)INDEX_URL\s*=",
     re.IGNORECASE,
 )
 HARMLESS = {
