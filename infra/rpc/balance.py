@@ -64,6 +64,10 @@ class Instance:
             self.methods[name] = found
         return found
 
+    def is_there(self) -> bool:
+        """Has it not failed lately, or is it connected again since?"""
+        return not self.away_until or self.channel.get_state() is grpc.ChannelConnectivity.READY
+
     async def serves(self, timeout_seconds: float) -> bool:
         """Does it say SERVING within this time?"""
         stub: Any = health_pb2_grpc.HealthStub(self.channel)  # its stubs know no methods

@@ -125,7 +125,7 @@ class Upstream:
                 raise
             second = self._balancer.pick(ask.key, besides=first)
             # What fell with its instance is carried to a good one: at most what was in flight there, so no storm.
-            if not (first.away_until and not second.away_until) and not self.budget.take():
+            if not (first.away_until and second.is_there()) and not self.budget.take():
                 raise
             if second is first:
                 await asyncio.sleep(random.uniform(0, RETRY_SECONDS_MAX))  # noqa: S311 - spreads calls, guards nothing

@@ -137,6 +137,30 @@ async def test_calls_in_flight_end_well_when_their_instance_leaves() -> None:
             assert await asked([one, two]) == [1, 2]
 
 
+async def test_calls_fall_back_on_an_instance_that_was_away_and_is_connected_again() -> None:
+    """However many fall with the other one, and though none has been tried there since."""
+    port, held = free_ports(1)[0], asyncio.Event()
+
+    async def hold(message: pb.IssueCouponRequest) -> pb.Coupon:
+        return await asyncio.Future() if held.is_set() else pb.Coupon(id=7)
+
+    alone = {"rpc_retry_budget_max": 1, "rpc_retry_ratio": 0, "rpc_instance_away_seconds": 60}
+    async with (
+        serving(hold, drain_seconds=0.05) as one,
+        calling(one.address, f"127.0.0.1:{port}", **alone) as upstream,
+    ):
+        for _ in range(2):
+            await issue(upstream)
+        held.set()
+        begun = [asyncio.ensure_future(issue(upstream)) for _ in range(12)]
+        await eventually(lambda: len(one.coupons.requests) == 14)
+        async with serving(grpc_port=port) as two:
+            _, other = upstream._balancer.all()
+            await eventually(lambda: other.serves(1))
+            await one.server.drain()  # what is in flight there is cut off
+            assert len(await asyncio.gather(*begun)) == len(two.coupons.requests) == 12
+
+
 async def test_without_an_instance_nothing_is_there() -> None:
     async with calling() as upstream:
         with pytest.raises(errors.Unavailable):
