@@ -74,7 +74,7 @@ async def test_a_frozen_broker_fails_no_request_and_loses_and_doubles_no_event(
 
     assert Counter(reply.status for reply in replies) == {201: len(replies)}
     count = len(buyers)
-    await eventually(partial(has_points, platform, buyers, count * BONUS), seconds=40)
+    await eventually(partial(has_points, platform, buyers, count * BONUS), seconds=60)
     await eventually(partial(is_all_sent, platform, "coupon"), seconds=40)
     await eventually(partial(is_all_sent, platform, "point"), seconds=40)
     coupons = await sent(platform.urls["kafka"], "coupon.issued", lambda each: each.value["userId"] in buyers)
